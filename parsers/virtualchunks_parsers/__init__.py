@@ -1,0 +1,1 @@
+"""Parsers: one module or package per format."""

@@ -68,8 +68,19 @@ class Pieces:
             joined = np.where(pending[1:] | pending[:-1], pending[1:] & pending[:-1], joined)
         begins = np.concatenate([[0], np.flatnonzero(~joined) + 1])
         rows = np.diff(np.concatenate([begins, [len(positions)]]))
-        first = np.where(chunk[begins] < 0, 0, positions[begins] - axis.starts[chunk[begins]])
-        return cls(chunk[begins], first, rows)
+        first = np.where(chunk[begins] < 0, 0, positions[begins] - axis.starts[np.maximum(chunk[begins], 0)])
+        return cls(chunk[begins], first, rows)._with_short_pending(axis.chunk)
+
+    def _with_short_pending(self, chunk: int | None) -> Pieces:
+        """Cut pending runs into pieces of the chunk length of a regular axis, so that it can stay regular."""
+        if chunk is None or not (self.chunk < 0).any():
+            return self
+        counts = np.where(self.chunk < 0, -(-self.rows // chunk), 1)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = np.repeat(self.rows, counts)
+        pending = np.repeat(self.chunk < 0, counts)
+        rows = np.where(pending, np.minimum(chunk, rows - within * chunk), rows)
+        return Pieces(np.repeat(self.chunk, counts), np.repeat(self.first, counts), rows)
 
 
 def take_pieces(parts: Parts, axis: int, pieces: Pieces) -> Parts:
@@ -85,16 +96,19 @@ def take_pieces(parts: Parts, axis: int, pieces: Pieces) -> Parts:
         return _empty_along(parts, axis)
     old = metadata.grid.axes[axis]
     pending = pieces.chunk < 0
-    nominal, cells = old.nominal[pieces.chunk], old.cells[pieces.chunk]
+    real = np.maximum(pieces.chunk, 0)
+    nominal, cells = old.nominal[real], old.cells[real]
     cut = (pieces.first != 0) | (pieces.rows != cells)
     cut[-1] &= pieces.first[-1] != 0
     cropped = ~cut & (nominal != pieces.rows) & ~pending
     cropped[-1] = False
     cut &= ~pending
-    records = np.take(manifest.records, np.maximum(pieces.chunk, 0), axis=axis)
+    records = np.take(manifest.records, real, axis=axis)
     if pending.any():
         records["source"][_along(pending, axis, records.ndim)] = PENDING
     edges = np.where(pending | cut | cropped, pieces.rows, nominal)
+    if pending[-1] and old.chunk is not None:
+        edges[-1] = old.chunk
     if (cut | cropped).any() and is_cuttable(parts, axis):
         edges[-1] = pieces.rows[-1] if len(edges) == 1 or cut[-1] else edges[-1]
         records = _cut_records(parts, axis, pieces, records, edges)

@@ -177,6 +177,6 @@ def _pieces(parts: Parts, number: int, indexer: Indexer) -> Pieces:
     if not last.any() or axis.nominal_at(axis.count - 1) == 1:
         return Pieces.of_positions(axis, positions)
     repeated = bool((last[1:] & last[:-1]).any())
-    if not repeated and (len(positions) == 1 or is_cuttable(parts, number)):
+    if not repeated and is_cuttable(parts, number):
         return Pieces.of_positions(axis, positions)
     return Pieces.of_positions(axis, positions, pending=last)

@@ -128,12 +128,11 @@ def _without_inner_overhang(
     parts: list[tuple[ArrayMetadata, ChunkManifest]], axis: int
 ) -> list[tuple[ArrayMetadata, ChunkManifest]]:
     """Make every array but the last one with elements end where its last chunk ends."""
-    filled = [place for place, (metadata, _) in enumerate(parts) if metadata.shape[axis]]
-    if not filled:
-        return parts
+    axes = [metadata.grid.axes[axis] for metadata, _ in parts]
+    last = max((place for place, joined in enumerate(axes) if joined.size), default=0)
     return [
-        drop_overhang(pair, axis) if place < filled[-1] and pair[0].grid.axes[axis].overhang else pair
-        for place, pair in enumerate(parts)
+        drop_overhang(pair, axis) if place < last and joined.overhang else pair
+        for place, (pair, joined) in enumerate(zip(parts, axes, strict=True))
     ]
 
 
@@ -164,7 +163,10 @@ def _common_fill(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]]) -> Any:
 
 
 def _identical(one: Any, other: Any) -> bool:
-    return bool(one == other) if not isinstance(one, np.void) else same_value(one, other)
+    """Return whether two fill values of one dtype are the same, quickly: this runs once per array."""
+    if isinstance(one, np.void):
+        return same_value(one, other)
+    return bool(one == other) or bool(one != one and other != other)  # NaN is unlike itself
 
 
 def _with_own_encoding(metadata: ArrayMetadata, manifest: ChunkManifest, own: ArrayMetadata) -> ChunkManifest:

@@ -1,7 +1,7 @@
 """Every ``python`` block of the README and of the docs runs, page by page, in a folder that holds a small archive.
 
-The blocks of one page run in order in one namespace. A block after the comment ``<!-- no-run -->`` does not run: it needs
-something that a test has not got, such as a bucket.
+The blocks of one page run in order in one namespace. A block after the comment ``<!-- no-run -->`` does not run: it
+needs something that a test has not got, such as a bucket.
 """
 
 import re
@@ -49,7 +49,7 @@ def one_month(start: pd.Timestamp) -> xr.Dataset:
     """Return a month of daily fields, whose values depend on the date and the place alone."""
     time = pd.date_range(start, start + pd.offsets.MonthEnd(0), freq="D")
     lat, lon = np.linspace(-75.0, 75.0, 6), np.arange(0.0, 360.0, 45.0)
-    day = time.dayofyear.to_numpy()[:, None, None]
+    day = time.day_of_year.to_numpy()[:, None, None]
     air = 280 + 10 * np.sin(2 * np.pi * day / 366) + 0.1 * lat[:, None] + 0.01 * lon
     return xr.Dataset(
         {"air": (("time", "lat", "lon"), air.astype("f4"), {"units": "K", "long_name": "air temperature"})},
@@ -104,7 +104,9 @@ def test_code_of_page_runs(page):
 
 
 def test_blocks_are_found_with_their_lines_and_skips():
-    text = "# t\n\n```python\na = 1\n```\n\n<!-- no-run -->\n```python\nb\n```\n\n- x\n\n    ```python\n    c = 2\n    ```\n"
+    fence = "```"
+    text = f"# t\n\n{fence}python\na = 1\n{fence}\n\n<!-- no-run -->\n{fence}python\nb\n{fence}\n\n"
+    text += f"- x\n\n    {fence}python\n    c = 2\n    {fence}\n"
     assert runnable_blocks(text) == [Block("a = 1\n", 4), Block("c = 2\n", 15)]
 
 

@@ -11,6 +11,7 @@ INPUTS := pyproject.toml constraints.txt
 WORKERS ?= 2
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export NO_MKDOCS_2_WARNING = 1
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"

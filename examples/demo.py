@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import icechunk
 import numpy as np
@@ -31,7 +32,7 @@ import virtualchunks as vc
 
 SHAPE = (60, 120)
 TILE = (30, 60)
-JOIN = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "exact"}
+JOIN: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "exact"}
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def write_archive(folder: Path, months: int) -> None:
     random = np.random.default_rng(2020)
     for start in pd.date_range("2020-01-01", periods=months, freq="MS"):
         days = pd.date_range(start, periods=start.days_in_month)
-        packed = {"zlib": True, "complevel": 4, "shuffle": True, "_FillValue": None}
-        encoding = {
+        packed: dict[str, Any] = {"zlib": True, "complevel": 4, "shuffle": True, "_FillValue": None}
+        encoding: dict[str, Any] = {
             "air": {**packed, "chunksizes": (1, *SHAPE)},
             "rain": {**packed, "chunksizes": (len(days), *TILE)},
             "time": {"units": "days since 2020-01-01", "dtype": "i4"},
@@ -132,10 +133,11 @@ def write_archive(folder: Path, months: int) -> None:
 
 def combine(places: Places) -> xr.Dataset:
     """Open every file virtually and join them along time with plain xarray."""
-    return xr.concat([vc.open_virtual_dataset(path) for path in places.files], dim="time", **JOIN)
+    months: list[xr.Dataset] = [vc.open_virtual_dataset(path) for path in places.files]
+    return xr.concat(months, dim="time", **JOIN)
 
 
-def authorisation(places: Places) -> dict[str, object]:
+def authorisation(places: Places) -> dict[str, Any]:
     """Return what a reader of the repository has to grant: access to the archive's folder."""
     return {places.prefix: icechunk.Credentials.LocalFileSystemAccess()}
 
@@ -162,17 +164,19 @@ def open_icechunk(places: Places) -> xr.Dataset:
     )
     store = repository.readonly_session("main").store
     with zarr.config.set({"array.rectilinear_chunks": True}):
-        return xr.open_zarr(store, zarr_format=3, consolidated=False, chunks=None).load()
+        cube: xr.Dataset = xr.open_zarr(store, zarr_format=3, consolidated=False, chunks=None).load()
+    return cube
 
 
 def open_kerchunk(places: Places) -> xr.Dataset:
     return xr.open_dataset(str(places.kerchunk), engine="kerchunk", chunks={}).load()
 
 
+Figures = dict[str, dict[str, float]]
 READERS = {"Icechunk": open_icechunk, "Kerchunk": open_kerchunk}
 
 
-def verify(places: Places) -> dict[str, dict[str, float]]:
+def verify(places: Places) -> Figures:
     """Compare every value of both forms with what xarray reads from the files; raise where one differs."""
     with xr.open_mfdataset(places.files, combine="nested", concat_dim="time", engine="netcdf4", **JOIN) as opened:
         expected = opened.load()
@@ -186,13 +190,13 @@ def verify(places: Places) -> dict[str, dict[str, float]]:
     return found
 
 
-def verify_elsewhere(places: Places) -> dict[str, dict[str, float]]:
+def verify_elsewhere(places: Places) -> Figures:
     """Run :func:`verify` in a fresh process, which knows the references and the archive alone."""
     command = [sys.executable, __file__, "--verify", "--output", str(places.root)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit("the fresh process failed, or found a difference; see above")
-    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    found: Figures = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -203,7 +207,7 @@ def owners(cube: xr.Dataset, name: str) -> npt.NDArray[np.int64]:
     urls = [manifest.sources.url(row) for row in range(rows.max() + 1)]
     order = {url: number for number, url in enumerate(sorted({url for url in urls if url is not None}))}
     numbers = np.array([-1 if url is None else order[url] for url in urls] + [-1])
-    return numbers[rows]
+    return np.asarray(numbers[rows])
 
 
 def draw(cube: xr.Dataset, path: Path) -> None:

@@ -7,6 +7,7 @@ Run it in a folder that may be written to: ``python examples/monthly_files.py``.
 """
 
 from pathlib import Path
+from typing import Any
 
 import icechunk
 import numpy as np
@@ -16,7 +17,7 @@ import zarr
 
 import virtualchunks as vc
 
-JOIN = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "exact"}
+JOIN: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "exact"}
 
 
 def write_archive(folder: Path) -> list[Path]:

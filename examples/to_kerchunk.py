@@ -4,6 +4,7 @@ Run it in a folder that may be written to: ``python examples/to_kerchunk.py``.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ def write_year(path: Path, year: int) -> None:
     fields = xr.Dataset(
         {"sst": (("time", "lat", "lon"), sst.astype("f4"), {"units": "degC"})}, {"time": time, "lat": lat}
     )
-    encoding = {
+    encoding: dict[str, Any] = {
         "sst": {"zlib": True, "complevel": 4, "chunksizes": (1, 36, 72)},
         "time": {"units": "days since 2000-01-01"},
     }

@@ -7,6 +7,7 @@ needs something that a test has not got, such as a bucket.
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def one_month(start: pd.Timestamp) -> xr.Dataset:
     )
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "data": {"zlib": True, "shuffle": True, "chunks": lambda shape: (1, *shape[1:])},
     "monthly": {"zlib": True, "shuffle": True, "chunks": lambda shape: shape},
     "uncompressed": {"chunks": None},

@@ -1,0 +1,487 @@
+"""The registry: which prefixes of URLs may be read, and through which object store. It is the library's one gate.
+
+Every byte that the library reads goes through :meth:`ObjectStoreRegistry.locate` (or its public face,
+:meth:`~ObjectStoreRegistry.resolve`). What no prefix covers cannot be read; an empty registry grants nothing. A URL
+that a *user* names is granted by naming it (:meth:`~ObjectStoreRegistry.grant`); a URL found inside a document is not.
+
+Prefixes are compared by whole path segments, on canonical URLs (:mod:`virtualchunks.urls`). How bytes are asked for
+belongs to :mod:`virtualchunks.reading`.
+
+Credentials live in the stores. They are not in the registry's repr or errors. A pickled registry holds what obstore
+pickles, which is a store's whole configuration: give a store ``credential_provider=`` (a picklable callable that
+fetches credentials where it runs) instead of keys, and no secret is pickled. A hard link cannot be told from a file and
+is not checked; nor is the target of a redirect that an HTTP server answers with, which obstore follows by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, runtime_checkable
+
+from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
+from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind
+from virtualchunks.urls import as_url, canonical_url, local_path, redact, split
+
+
+@runtime_checkable
+class ReadableStore(Protocol):
+    """What a store must offer to be registered: obstore's ``get``."""
+
+    def get(self, path: str, *, options: Any = None) -> Any:
+        """Get one object, or a range of it."""
+
+
+@runtime_checkable
+class Resolver(Protocol):
+    """Any registry that turns a URL into a store and a key of it."""
+
+    def resolve(self, url: str) -> tuple[Any, str]:
+        """Return ``(store, key)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the bytes of a URL that the registry grants are to be had.
+
+    Parameters
+    ----------
+    url
+        The canonical URL.
+    store
+        An obstore store, or one with its methods.
+    key
+        The object's key, decoded, within ``store``.
+    path
+        The real path, links resolved, where the store is one of local files; otherwise None.
+    """
+
+    url: str
+    store: ReadableStore = field(repr=False)
+    key: str
+    path: str | None = None
+
+
+class _Mount:
+    """A prefix (ending in ``/``), or one granted object, and the store that serves it, built when first needed."""
+
+    def __init__(self, url: str, source: ReadableStore | Mapping[str, Any] | None, *, real: str | None = None) -> None:
+        self.url = url
+        self.source = source
+        self.real = real
+        self._built: tuple[ReadableStore, str] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def kind(self) -> str:
+        return store_kind(self.url, self.source)
+
+    @property
+    def is_local(self) -> bool:
+        return is_kind("LocalStore", self.url, self.source)
+
+    @property
+    def in_memory(self) -> bool:
+        return is_kind("MemoryStore", self.url, self.source)
+
+    def open(self) -> tuple[ReadableStore, str]:
+        """The store, and the key within scheme and authority that the store itself begins at."""
+        with self._lock:
+            if self._built is None:
+                given = self.source
+                folder = self.url[: self.url.rindex("/") + 1]
+                store = build_store(folder, given) if given is None or isinstance(given, Mapping) else given
+                self._built = store, root_of(store)
+            return self._built
+
+    def key(self, url: str) -> str:
+        """The key of a URL within the store."""
+        root, key = self.open()[1], split(url).key
+        if not root:
+            return key
+        if key == root or not key.startswith(root + "/"):
+            raise NotGrantedError(
+                f"{redact(url)} lies outside the store registered for {self.url}, which begins at {root!r}: "
+                "register it under the prefix that it begins at, or a store that begins at the bucket or host itself",
+                url=redact(url),
+            )
+        return key[len(root) + 1 :]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Mount):
+            return NotImplemented
+        return (self.url, self.real) == (other.url, other.real) and bool(self.source == other.source)
+
+    __hash__ = None  # type: ignore[assignment]  # stores are not hashable
+
+
+class ObjectStoreRegistry:
+    """Which prefixes of URLs may be read, and through which store.
+
+    Parameters
+    ----------
+    stores
+        For each prefix (``s3://bucket/pub``, ``https://host``, ``file:///data``, a local folder) one of: an obstore
+        store; a dict of options from which one is built when it is first needed (``region``, ``skip_signature``,
+        ``endpoint``, ``client_options``, ``credential_provider`` …); ``None`` or ``{}`` for an anonymous store of the
+        prefix's kind. The longest prefix by path segments wins.
+
+    Notes
+    -----
+    A store serves the URL's whole path if it begins at the bucket or host itself (``S3Store("b")`` under
+    ``s3://b/pub``); if it begins further down (``S3Store("b", prefix="pub")``, ``LocalStore("/data")``,
+    ``HTTPStore("https://h/dir")``), that part is taken off, and a URL outside of it is refused.
+
+    Symbolic links below a local prefix are followed to where another granted prefix covers their target, and refused
+    elsewhere.
+
+    Examples
+    --------
+    >>> registry = ObjectStoreRegistry({"s3://bucket/pub": {"skip_signature": True, "region": "us-east-1"}})
+    >>> registry
+    ObjectStoreRegistry({'s3://bucket/pub/': S3Store})
+    >>> store, key = registry.resolve("s3://bucket/pub/a%20b.nc")
+    >>> key
+    'a b.nc'
+    >>> "s3://bucket/public/a.nc" in registry
+    False
+    """
+
+    def __init__(self, stores: Mapping[str, ReadableStore | Mapping[str, Any] | None] | None = None) -> None:
+        self._lock = threading.RLock()
+        self._mounts: dict[str, _Mount] = {}
+        self._objects: dict[str, _Mount] = {}
+        self._foreign: Resolver | None = None
+        for prefix, store in ({} if stores is None else stores).items():
+            self.register(prefix, store)
+
+    @classmethod
+    def coerce(cls, registry: object) -> ObjectStoreRegistry:
+        """Make a registry of what a user passes as one.
+
+        Parameters
+        ----------
+        registry
+            None (nothing is granted), a mapping of prefixes, a registry of ours (returned as it is), one of
+            obspec-utils (its stores are taken over), or any object with ``resolve(url) -> (store, key)``.
+
+        Returns
+        -------
+        ObjectStoreRegistry
+            A registry.
+
+        Examples
+        --------
+        >>> len(ObjectStoreRegistry.coerce(None))
+        0
+        """
+        if isinstance(registry, ObjectStoreRegistry):
+            return registry
+        if registry is None or isinstance(registry, Mapping):
+            return cls(registry)
+        if not isinstance(registry, Resolver):
+            raise TypeError(
+                f"expected a registry, a dict of prefixes and stores, or None, not {type(registry).__name__}: "
+                'write registry={"s3://bucket/": store}'
+            )
+        stores = _stores_of(registry)
+        made = cls(stores)
+        if stores is None:
+            made._foreign = registry
+        return made
+
+    def register(self, prefix: str | os.PathLike[str], store: ReadableStore | Mapping[str, Any] | None = None) -> None:
+        """Grant what lies beneath a prefix, in place of what was registered for it before.
+
+        Parameters
+        ----------
+        prefix
+            A URL, or a local folder.
+        store
+            An obstore store, a dict of options to build one, or None for an anonymous one.
+
+        Examples
+        --------
+        >>> registry = ObjectStoreRegistry()
+        >>> registry.register("https://data.example/open")
+        >>> registry.prefixes
+        ('https://data.example/open/',)
+        """
+        url = as_url(prefix).removesuffix("/") + "/"
+        if store is not None and (isinstance(store, type) or not isinstance(store, Mapping | ReadableStore)):
+            raise TypeError(
+                f"for {url} expected an obstore store, a dict of options or None, not {type(store).__name__}"
+            )
+        with self._lock:
+            self._mounts[url] = _Mount(url, dict(store) if isinstance(store, Mapping) else store)
+
+    def grant(self, *urls: str | os.PathLike[str]) -> ObjectStoreRegistry:
+        """A registry that grants also the objects that a user names, each exactly and nothing beside it.
+
+        A local file is read as it is; https, s3 and gs objects are read without credentials. Where credentials are
+        needed, register the prefix instead.
+
+        Parameters
+        ----------
+        *urls
+            Paths or URLs of objects.
+
+        Returns
+        -------
+        ObjectStoreRegistry
+            This registry if it covers them all, otherwise a new one.
+
+        Examples
+        --------
+        >>> registry = ObjectStoreRegistry().grant("/data/a.nc")
+        >>> "file:///data/a.nc" in registry, "file:///data/b.nc" in registry
+        (True, False)
+        """
+        named = [url for url in map(as_url, urls) if not self._reaches(url)]
+        if not named:
+            return self
+        granted = self.__copy__()
+        for url in named:
+            if split(url).scheme in ("az", "memory"):
+                raise NotGrantedError(self._refusal(url), url=redact(url))
+            real = os.path.realpath(local_path(url)) if url.startswith("file:") else None
+            granted._objects[url] = _Mount(url, None, real=real)
+        return granted
+
+    def locate(self, url: str) -> Location:
+        """Where the bytes of a URL are to be had, if it is granted. Every read begins here.
+
+        Parameters
+        ----------
+        url
+            A URL.
+
+        Returns
+        -------
+        Location
+            Store, key and, for local files, the real path.
+
+        Raises
+        ------
+        URLError
+            If the URL has no canonical spelling.
+        NotGrantedError
+            If no prefix covers it, or a symbolic link leads out of all of them.
+        """
+        url = canonical_url(url)
+        mount = self._find(url)
+        if mount is None:
+            if self._foreign is not None:
+                return self._locate_elsewhere(url, self._foreign)
+            raise NotGrantedError(self._refusal(url), url=redact(url))
+        path = None if mount.in_memory or not url.startswith("file:") else self._real_path(url, mount)
+        return Location(url, mount.open()[0], mount.key(url), path if mount.is_local else None)
+
+    def resolve(self, url: str) -> tuple[Any, str]:
+        """Resolve a URL to a store and the object's key in it, as obspec-utils' registry does.
+
+        Parameters
+        ----------
+        url
+            A URL.
+
+        Returns
+        -------
+        tuple of store and str
+            The store, and the key (percent-decoded) to pass to its methods.
+
+        Raises
+        ------
+        URLError, NotGrantedError
+            As :meth:`locate`.
+
+        Examples
+        --------
+        >>> from obstore.store import MemoryStore
+        >>> registry = ObjectStoreRegistry({"memory://": MemoryStore()})
+        >>> registry.resolve("memory:///a/b.nc")[1]
+        'a/b.nc'
+        """
+        location = self.locate(url)
+        return location.store, location.key
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The registered prefixes, each ending in ``/``, in order of registration."""
+        with self._lock:
+            return tuple(self._mounts)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The URLs of the single objects that were granted by name."""
+        with self._lock:
+            return tuple(self._objects)
+
+    def __contains__(self, url: object) -> bool:
+        try:
+            return isinstance(url, str) and self._find(canonical_url(url)) is not None
+        except URLError:
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.prefixes, *self.objects))
+
+    def __len__(self) -> int:
+        return len(self._mounts) + len(self._objects)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ObjectStoreRegistry):
+            return NotImplemented
+        return self._parts() == other._parts()
+
+    __hash__ = None  # type: ignore[assignment]  # a registry can be changed
+
+    def __repr__(self) -> str:
+        mounts, objects, foreign = self._parts()
+        shown = [f"{mount.url!r}: {mount.kind}" for mount in mounts.values()]
+        shown += [f"{url!r}: this object" for url in objects]
+        shown += [f"…: {type(foreign).__name__}"] if foreign is not None else []
+        return f"{type(self).__name__}({{{', '.join(shown)}}})" if shown else f"{type(self).__name__}()"
+
+    def __copy__(self) -> Self:
+        made = type(self)()
+        made._mounts, made._objects, made._foreign = self._parts()
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()  # stores are shared: they are connections, not values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        mounts, objects, foreign = self._parts()
+        for mount in mounts.values():
+            if mount.in_memory:
+                raise UnsupportedFeatureError(
+                    f"the store registered for {mount.url} lives in this process's memory and cannot be pickled: "
+                    "write its objects to files or a bucket before work is sent to other processes",
+                    url=mount.url,
+                )
+        rows = [(mount.url, mount.source) for mount in mounts.values()]
+        return _rebuild, (type(self), rows, [(mount.url, mount.real) for mount in objects.values()], foreign)
+
+    def _parts(self) -> tuple[dict[str, _Mount], dict[str, _Mount], Resolver | None]:
+        with self._lock:
+            return dict(self._mounts), dict(self._objects), self._foreign
+
+    def _find(self, url: str) -> _Mount | None:
+        """The granted object, or the mount of the longest prefix by segments."""
+        with self._lock:
+            mount = self._objects.get(url)
+            folder = url if url.endswith("/") else url + "/"
+            root = folder.index("/", folder.index("://") + 3)
+            while mount is None:
+                mount = self._mounts.get(folder)
+                if len(folder) <= root + 1:
+                    break
+                folder = folder[: folder.rindex("/", 0, -1) + 1]
+            return mount
+
+    def _reaches(self, url: str) -> bool:
+        """Whether a URL can be read already, without granting it by name."""
+        mount = self._find(url)
+        try:
+            if mount is not None and url.startswith("file:") and not mount.in_memory:
+                self._real_path(url, mount)
+            elif mount is None and self._foreign is not None:
+                self._locate_elsewhere(url, self._foreign)
+                return True
+        except NotGrantedError:
+            return False
+        return mount is not None
+
+    def _real_path(self, url: str, mount: _Mount) -> str:
+        """The path with all links resolved, if it is still covered."""
+        path = local_path(url)
+        real = os.path.realpath(path)
+        covered = real == mount.real if mount.real is not None else real == path or self._covers(real)
+        if not covered:
+            raise NotGrantedError(
+                f"{redact(url)} leads through a symbolic link to {real}, which no prefix of the registry covers: add "
+                f"registry.register({as_url(os.path.dirname(real))!r})",
+                url=redact(url),
+            )
+        return real
+
+    def _covers(self, real: str) -> bool:
+        """Whether a real path lies beneath the real path of a prefix of local files."""
+        mounts, objects, _ = self._parts()
+        if any(real == mount.real for mount in objects.values()):
+            return True
+        folders = (
+            os.path.realpath(local_path(mount.url))
+            for mount in mounts.values()
+            if mount.url.startswith("file:") and not mount.in_memory
+        )
+        return any(os.path.commonpath([folder, real]) == folder for folder in folders if _same_drive(folder, real))
+
+    def _locate_elsewhere(self, url: str, foreign: Resolver) -> Location:
+        """Through a registry that is not ours; links are refused, since what it covers is not known."""
+        try:
+            store, key = foreign.resolve(url)
+        except (ValueError, LookupError) as error:
+            raise NotGrantedError(f"{type(foreign).__name__} does not cover {redact(url)}", url=redact(url)) from error
+        if not url.startswith("file:") or is_kind("MemoryStore", url, store):
+            return Location(url, store, key)
+        path = local_path(url)
+        if os.path.realpath(path) != path:
+            raise NotGrantedError(f"{redact(url)} leads through a symbolic link: name its target", url=redact(url))
+        return Location(url, store, key, path if is_kind("LocalStore", url, store) else None)
+
+    def _refusal(self, url: str) -> str:
+        known = ", ".join(self) or "nothing"
+        scheme, _, _ = split(url)
+        folder = url if url.endswith("/") else url[: url.rindex("/") + 1]
+        return (
+            f"{redact(url)} is not granted: the registry covers {known}. To read it, add "
+            f"registry.register({redact(folder)!r}{_EXAMPLE_STORES.get(scheme, '')})"
+        )
+
+
+_EXAMPLE_STORES = {
+    "s3": ', {"skip_signature": True, "region": "…"}',
+    "gs": ', {"skip_signature": True}',
+    "az": ', {"account_name": "…", "skip_signature": True}',
+    "memory": ", store",
+}
+
+
+def _same_drive(one: str, other: str) -> bool:
+    return os.path.splitdrive(one)[0].lower() == os.path.splitdrive(other)[0].lower()
+
+
+def _rebuild(
+    cls: type[ObjectStoreRegistry],
+    rows: list[tuple[str, Any]],
+    objects: list[tuple[str, str | None]],
+    foreign: Resolver | None,
+) -> ObjectStoreRegistry:
+    registry = cls(dict(rows))
+    registry._objects = {url: _Mount(url, None, real=real) for url, real in objects}
+    registry._foreign = foreign
+    return registry
+
+
+def _stores_of(registry: Resolver) -> dict[str, Any] | None:
+    """The stores of obspec-utils' registry, by prefix; None where it is some other kind of registry."""
+    tree = getattr(registry, "map", None)
+    if not isinstance(tree, dict) or not all(isinstance(key, tuple) and len(key) == 2 for key in tree):
+        return None
+    stores: dict[str, Any] = {}
+    pending = [(f"{scheme}://{netloc}", entry) for (scheme, netloc), entry in tree.items()]
+    while pending:
+        prefix, entry = pending.pop()
+        if not hasattr(entry, "children") or not hasattr(entry, "store"):
+            return None
+        if entry.store is not None:
+            stores[prefix] = entry.store
+        pending += [(f"{prefix}/{segment}", child) for segment, child in entry.children.items()]
+    return stores

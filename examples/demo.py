@@ -205,8 +205,8 @@ def owners(cube: xr.Dataset, name: str) -> npt.NDArray[np.int64]:
     manifest = cube[name].data.manifest
     rows = manifest.records["source"]
     urls = [manifest.sources.url(row) for row in range(rows.max() + 1)]
-    order = {url: number for number, url in enumerate(sorted({url for url in urls if url is not None}))}
-    numbers = np.array([-1 if url is None else order[url] for url in urls] + [-1])
+    order = {url: number for number, url in enumerate(sorted(filter(None, urls)))}
+    numbers = np.array([order.get(url, -1) for url in urls] + [-1])
     return np.asarray(numbers[rows])
 
 

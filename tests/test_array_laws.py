@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import virtualchunks as vc
@@ -62,11 +62,12 @@ def test_indexing_is_numpys_or_names_the_chunk_it_would_cut(data):
     expected = addresses(array)[key]
     try:
         result = array[key]
-    except (ChunkIndexError, UnsupportedFeatureError) as error:
-        assert "axis" in str(error)
-        assert not array.metadata.encoding.is_uncompressed or array.ndim > 1 or array.manifest.present.size != len(
-            array.manifest
-        ) or error.__class__ is UnsupportedFeatureError
+    except UnsupportedFeatureError:
+        assume(False)  # an axis of length 1 whose stored chunk is longer cannot be dropped
+    except ChunkIndexError as error:
+        free = array.ndim == 1 and array.metadata.encoding.is_uncompressed
+        if free or "axis" not in str(error):
+            raise
         return
     same(result, expected)
 
@@ -129,9 +130,7 @@ def test_concatenation_and_stacking(data):
     arrays = [first]
     for number in range(1, data.draw(st.integers(1, 4))):
         length = data.draw(st.integers(0, 5))
-        other = data.draw(
-            manifest_arrays(shape=(*first.shape[:axis], length, *first.shape[axis + 1 :]), number=number)
-        )
+        other = data.draw(manifest_arrays(shape=(*first.shape[:axis], length, *first.shape[axis + 1 :]), number=number))
         arrays.append(other)
     same_elsewhere = all(
         np.array_equal(one.nominal, two.nominal)
@@ -165,7 +164,9 @@ def test_broadcasting_repeats_references_without_copying(data):
 @lenient
 @given(st.data())
 def test_subchunks_hold_the_same_bytes(data):
-    array = data.draw(manifest_arrays(shape=(data.draw(st.integers(1, 7)), data.draw(st.integers(1, 5))), compressed=False))
+    array = data.draw(
+        manifest_arrays(shape=(data.draw(st.integers(1, 7)), data.draw(st.integers(1, 5))), compressed=False)
+    )
     rows, columns = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
     same(array.subchunk({0: rows}), addresses(array))
     finest = array.subchunk({0: 1, 1: columns})
@@ -183,7 +184,9 @@ def test_reindexing_as_xarray_does_it(data):
     chosen = sorted(data.draw(st.sets(st.integers(0, axis.count - 1))))
     runs = [np.arange(axis.starts[i], axis.starts[i] + axis.cells[i]) for i in chosen]
     gaps = [np.full(data.draw(st.integers(0, 3)), -1) for _ in range(len(runs) + 1)]
-    indexer = np.concatenate([part for pair in zip(gaps, [*runs, np.empty(0, int)], strict=True) for part in pair]).astype(int)
+    indexer = np.concatenate(
+        [part for pair in zip(gaps, [*runs, np.empty(0, int)], strict=True) for part in pair]
+    ).astype(int)
     mask = (indexer == -1)[:, None]
     result = np.where(np.logical_not(mask), array[indexer, :], np.float32("nan"))
     expected = np.where(mask, -1, addresses(array)[indexer, :])
@@ -203,7 +206,9 @@ def build(n=6, chunk=3, compressed=True, url="s3://1/a.nc", **more):
     codecs = [{"name": "bytes", "configuration": {"endian": "little"}}]
     if compressed:
         codecs.append({"name": "gzip", "configuration": {"level": 5}})
-    metadata = vc.ArrayMetadata.build(shape=(n,), chunks=(chunk,), dtype="<f4", codecs=codecs, dimension_names=["t"], **more)
+    metadata = vc.ArrayMetadata.build(
+        shape=(n,), chunks=(chunk,), dtype="<f4", codecs=codecs, dimension_names=["t"], **more
+    )
     entries = {str(i): {"path": url, "offset": 100 * i, "length": 4 * chunk} for i in range(-(-n // chunk))}
     return vc.ManifestArray(metadata, entries)
 
@@ -213,7 +218,7 @@ def test_a_negative_index_in_a_list_never_turns_into_missing_data_unseen():
     np.testing.assert_array_equal(addresses(whole[[0, -1]]), addresses(whole)[[0, -1]])
     waiting = build(chunk=3)[np.array([0, 1, 2, -1])]
     with pytest.raises(ChunkIndexError, match="-1 stands for the last element"):
-        waiting.manifest  # noqa: B018
+        len(waiting.manifest)
     with pytest.raises(ChunkIndexError):
         np.concatenate([waiting, waiting])
 
@@ -289,7 +294,10 @@ def test_what_would_change_values_silently_is_refused_by_name():
     other = build(url="s3://2/b.nc", attributes={"scale_factor": 0.2})
     with pytest.raises(CombineError, match=r"'scale_factor' differs: 0\.1 and 0\.2.*s3://1/a\.nc.*s3://2/b\.nc"):
         np.concatenate([one, other])
-    for name, values in {"_FillValue": (-999, -32767), "units": ("days since 2000-01-01", "days since 2000-01-05")}.items():
+    for name, values in {
+        "_FillValue": (-999, -32767),
+        "units": ("days since 2000-01-01", "days since 2000-01-05"),
+    }.items():
         with pytest.raises(CombineError, match=name):
             np.concatenate([build(attributes={name: value}) for value in values])
     same_nan = [build(attributes={"_FillValue": float("nan")}) for _ in range(2)]
@@ -316,16 +324,18 @@ def test_values_join_as_chunks_in_memory():
 
 def test_dtypes_promote_without_loss_and_convert_no_further():
     short = vc.ManifestArray(
-        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i2"), {"0": {"path": "s3://1/a", "offset": 0, "length": 4}}
+        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i2"),
+        {"0": {"path": "s3://1/a", "offset": 0, "length": 4}},
     )
     wide = vc.ManifestArray(
-        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype=">i4"), {"0": {"path": "s3://2/a", "offset": 0, "length": 8}}
+        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype=">i4"),
+        {"0": {"path": "s3://2/a", "offset": 0, "length": 8}},
     )
     joined = np.concatenate([short, wide])
     assert joined.dtype == np.dtype("i4")
     assert joined.is_heterogeneous
     assert np.result_type(short, wide) == np.dtype("i4")
-    with pytest.raises(UnsupportedFeatureError, match="without a chance of loss|chance of loss"):
+    with pytest.raises(UnsupportedFeatureError, match="chance of loss"):
         wide.astype("f4")
     assert short.astype("f4").dtype == np.dtype("f4")
     assert not np.concatenate([short, short]).is_heterogeneous
@@ -334,7 +344,10 @@ def test_dtypes_promote_without_loss_and_convert_no_further():
 def test_encodings_that_decode_alike_are_one():
     levels = []
     for level in (1, 9):
-        codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "gzip", "configuration": {"level": level}}]
+        codecs = [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "gzip", "configuration": {"level": level}},
+        ]
         metadata = vc.ArrayMetadata.build(shape=(3,), chunks=(3,), dtype="<f4", codecs=codecs)
         levels.append(vc.ManifestArray(metadata, {"0": {"path": "s3://1/a", "offset": 0, "length": 5}}))
     assert not np.concatenate(levels).is_heterogeneous

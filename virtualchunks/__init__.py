@@ -1,6 +1,6 @@
 """Virtual chunks: data cubes over the archival files that nobody will rewrite."""
 
-from virtualchunks import functions as _functions
+from virtualchunks import functions as _functions  # noqa: F401 - importing registers NumPy's functions
 from virtualchunks._version import __version__
 from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding

@@ -31,8 +31,8 @@ class ManifestArray:
     Parameters
     ----------
     metadata
-        What the array is: an :class:`~virtualchunks.metadata.ArrayMetadata`, zarr's ``ArrayV3Metadata``, or the metadata
-        document of a Zarr v3 array as a dictionary.
+        What the array is: an :class:`~virtualchunks.metadata.ArrayMetadata`, zarr's ``ArrayV3Metadata``, or the
+        metadata document of a Zarr v3 array as a dictionary.
     chunkmanifest
         Where its bytes are: a :class:`~virtualchunks.manifest.ChunkManifest`, or a dictionary of chunk keys to entries.
 
@@ -279,7 +279,9 @@ class ManifestArray:
         return ~np.equal(cast("Any", self), cast("Any", other))
 
     def __bool__(self) -> NoReturn:
-        raise VirtualArrayError("the truth of an array of references is not known; read its values with .virtual.open()")
+        raise VirtualArrayError(
+            "the truth of an array of references is not known; read its values with .virtual.open()"
+        )
 
     def __copy__(self) -> ManifestArray:
         return self
@@ -310,8 +312,9 @@ class ReindexedArray(ManifestArray):
     """A selection with -1 among its indices, waiting for ``np.where`` to fill the places that -1 stands for.
 
     xarray reindexes in two steps: it indexes with -1 for labels that are not there, then fills those places through
-    :func:`numpy.where`. Between the two, those places stand for the last element, which need not be a whole chunk. Nothing
-    but ``np.where`` can be done with such an array, so that a negative index never turns into missing data unseen.
+    :func:`numpy.where`. Between the two, those places stand for the last element, which need not be a whole chunk.
+    Nothing but ``np.where`` can be done with such an array, so that a negative index never turns into missing data
+    unseen.
     """
 
     __slots__ = ()
@@ -326,7 +329,7 @@ class ReindexedArray(ManifestArray):
             Always.
         """
         raise ChunkIndexError(
-            "an index array with -1 stands for the last element, which is part of a chunk that cannot be cut here; give "
+            "an index array with -1 stands for the last element, part of a chunk that cannot be cut here; give "
             "positive indices of whole chunks, or let numpy.where fill these places, as xarray's reindex does"
         )
 
@@ -348,5 +351,6 @@ def _as_metadata(metadata: Any) -> ArrayMetadata:
     if hasattr(metadata, "to_dict"):
         return ArrayMetadata.from_dict(metadata.to_dict())
     raise ManifestError(
-        f"expected ArrayMetadata, zarr's ArrayV3Metadata, or a Zarr v3 metadata document; found {type(metadata).__name__}"
+        "expected ArrayMetadata, zarr's ArrayV3Metadata, or a Zarr v3 metadata document; found "
+        f"{type(metadata).__name__}"
     )

@@ -34,8 +34,8 @@ def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
     Raises
     ------
     CombineError
-        If the arrays differ in the shape or the chunks of another axis, in a fill value that both need, or in an attribute
-        that changes what values mean; the message names the sources.
+        If the arrays differ in the shape or the chunks of another axis, in a fill value that both need, or in an
+        attribute that changes what values mean; the message names the sources.
     """
     virtual = [array for array in arrays if isinstance(array, ManifestArray)]
     if not virtual:
@@ -155,7 +155,8 @@ def _common_fill(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]]) -> Any:
     for metadata, manifest in needed[1:]:
         if not same_value(metadata.fill_value, needed[0][0].fill_value):
             raise CombineError(
-                f"missing chunks read as {needed[0][0].fill_value!r} in one array and as {metadata.fill_value!r} in another; "
+                f"missing chunks read as {needed[0][0].fill_value!r} in one array and as {metadata.fill_value!r} "
+                f"in another; "
                 f"they are from {describe(needed[0][1])} and {describe(manifest)}",
                 url=next(manifest.iter_nonempty_paths(), None),
             )

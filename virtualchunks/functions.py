@@ -1,8 +1,8 @@
 """NumPy's functions on ManifestArrays.
 
 Each function here carries the name of the NumPy function it implements and registers itself in
-:data:`virtualchunks.array.HANDLED`, so that ``np.concatenate`` and xarray find it. They rearrange references; none reads.
-Concatenation, which has rules of its own, is in :mod:`virtualchunks.combine`.
+:data:`virtualchunks.array.HANDLED`, so that ``np.concatenate`` and xarray find it. They rearrange references; none
+reads. Concatenation, which has rules of its own, is in :mod:`virtualchunks.combine`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def concatenate(arrays: Sequence[Any], /, axis: int | None = 0, *, out: None = N
 @implements(np.stack)
 def stack(arrays: Sequence[Any], axis: int = 0, out: None = None, **casting: Any) -> ManifestArray:
     """Join arrays along a new axis."""
-    parts = [expand_dims(array, axis) if isinstance(array, ManifestArray) else np.expand_dims(array, axis) for array in arrays]
+    parts = [
+        expand_dims(array, axis) if isinstance(array, ManifestArray) else np.expand_dims(array, axis)
+        for array in arrays
+    ]
     if not parts:
         raise CombineError("nothing to stack: the list of arrays is empty")
     return concatenate_arrays(parts, axis % parts[0].ndim)
@@ -110,9 +113,7 @@ def transpose(array: ManifestArray, axes: Sequence[int] | None = None) -> Manife
 
 
 @implements(np.moveaxis)
-def moveaxis(
-    array: ManifestArray, source: int | Sequence[int], destination: int | Sequence[int]
-) -> ManifestArray:
+def moveaxis(array: ManifestArray, source: int | Sequence[int], destination: int | Sequence[int]) -> ManifestArray:
     """Move axes to new positions."""
     froms = [source] if isinstance(source, int | np.integer) else list(source)
     tos = [destination] if isinstance(destination, int | np.integer) else list(destination)
@@ -136,10 +137,7 @@ def swapaxes(array: ManifestArray, axis1: int, axis2: int) -> ManifestArray:
 @implements(np.flip)
 def flip(array: ManifestArray, axis: int | Sequence[int] | None = None) -> ManifestArray:
     """Reverse the order along axes whose chunks hold one element each."""
-    if axis is None:
-        places = list(range(array.ndim))
-    else:
-        places = [axis] if isinstance(axis, int | np.integer) else list(axis)
+    places = range(array.ndim) if axis is None else np.atleast_1d(axis).tolist()
     flipped = {_axis_number(place, array.ndim) for place in places}
     return array[tuple(slice(None, None, -1 if place in flipped else 1) for place in range(array.ndim))]
 
@@ -176,7 +174,9 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
 def full_like(array: ManifestArray, fill_value: Any, dtype: Any = None, **layout: Any) -> ManifestArray:
     """Return an array of the same shape whose chunks are all missing and read as `fill_value`."""
     if layout.get("shape") is not None and tuple(layout["shape"]) != array.shape:
-        raise UnsupportedFeatureError("full_like with another shape has no chunks to follow; use the shape of the array")
+        raise UnsupportedFeatureError(
+            "full_like with another shape has no chunks to follow; use the shape of the array"
+        )
     like = array if dtype is None else _empty_as(array, np.dtype(dtype))
     return like.with_fill_value_only(fill_value)
 
@@ -213,7 +213,9 @@ def _filled(array: ManifestArray, keep: npt.NDArray[np.bool_], value: Any) -> Ma
     shape = np.broadcast_shapes(keep.shape, array.shape)
     if shape != array.shape:
         array = broadcast_to(array, shape)
-    dtype = np.result_type(array.dtype, np.asarray(value).dtype if isinstance(value, np.generic | np.ndarray) else array.dtype)
+    dtype = np.result_type(
+        array.dtype, np.asarray(value).dtype if isinstance(value, np.generic | np.ndarray) else array.dtype
+    )
     array = array.astype(dtype)
     metadata, manifest = array._metadata, array._manifest
     dropped, filled = fill_where((metadata, manifest), keep)
@@ -226,8 +228,8 @@ def _filled(array: ManifestArray, keep: npt.NDArray[np.bool_], value: Any) -> Ma
     scalar = np.asarray(value).astype(dtype)[()] if dtype.kind not in "OT" else np.asarray(value)[()]
     if not same_value(scalar, metadata.fill_value) and already_missing.any():
         raise CombineError(
-            f"cannot fill with {scalar!r}: the array has missing chunks that read as {metadata.fill_value!r}, and an array "
-            f"of references has one fill value; fill with that one, as in reindex(fill_value={metadata.fill_value!r})",
+            f"cannot fill with {scalar!r}: the array has missing chunks that read as {metadata.fill_value!r}, and an "
+            f"array of references has one fill value; fill with that one, as in reindex(fill_value={metadata.fill_value!r})",
             url=next(manifest.iter_nonempty_paths(), None),
         )
     return ManifestArray._of((metadata.replace(fill_value=scalar), filled))

@@ -1,9 +1,10 @@
 """Selections on arrays of chunk references: whole chunks, or byte arithmetic where bytes are uncompressed.
 
-Every function takes the metadata and the manifest of an array and returns those of the result; nothing is read. Selecting
-along an axis means cutting it into *pieces*, runs of consecutive elements that lie in one chunk. A piece is free where it
-is a whole chunk, or where it is the head of a chunk at the end of the result (chunks may overhang an array). Any other
-piece needs the bytes to be cut, which is exact where they are uncompressed and the axis varies slowest in storage.
+Every function takes the metadata and the manifest of an array and returns those of the result; nothing is read.
+Selecting along an axis means cutting it into *pieces*, runs of consecutive elements that lie in one chunk. A piece is
+free where it is a whole chunk, or where it is the head of a chunk at the end of the result (chunks may overhang an
+array). Any other piece needs the bytes to be cut, which is exact where they are uncompressed and the axis varies
+slowest in storage.
 
 Turning NumPy's indexing keys into one selection per axis lives in :mod:`virtualchunks.keys`.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as dataclass_replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -145,7 +147,7 @@ def encodings_in_use(parts: Parts) -> list[ChunkEncoding]:
 
 
 def is_cuttable(parts: Parts, axis: int) -> bool:
-    """Return whether bytes can be cut along `axis`: uncompressed, and the axis the slowest that varies within chunks."""
+    """Return whether bytes can be cut along `axis`: uncompressed, and no slower axis varies within chunks."""
     metadata, manifest = parts
     if not all(encoding.is_uncompressed and encoding.shape is None for encoding in encodings_in_use(parts)):
         return False
@@ -193,14 +195,16 @@ def _crop(
             old_index = [int(chunk[place]) if number == axis else i for number, i in enumerate(index)]
             shape = metadata.grid.nominal_shape(old_index)
             where = slab & _same_shape(metadata.grid, axis, shape, slab.shape)
-            taken = recode(taken, where, metadata.encoding, lambda encoding, shape=shape: _shaped(encoding, shape))
+            taken = recode(taken, where, metadata.encoding, partial(_shaped, shape=shape))
             slab &= ~where
             if not slab.any():
                 break
     return taken
 
 
-def _same_shape(grid: ChunkGrid, axis: int, shape: tuple[int, ...], grid_shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def _same_shape(
+    grid: ChunkGrid, axis: int, shape: tuple[int, ...], grid_shape: tuple[int, ...]
+) -> npt.NDArray[np.bool_]:
     same = np.ones(grid_shape, dtype=bool)
     for number, other in enumerate(grid.axes):
         if number != axis:
@@ -208,7 +212,7 @@ def _same_shape(grid: ChunkGrid, axis: int, shape: tuple[int, ...], grid_shape: 
     return same
 
 
-def _shaped(encoding: ChunkEncoding, shape: tuple[int, ...]) -> ChunkEncoding:
+def _shaped(encoding: ChunkEncoding, *, shape: tuple[int, ...]) -> ChunkEncoding:
     return encoding if encoding.shape is not None else dataclass_replace(encoding, shape=shape)
 
 
@@ -253,8 +257,8 @@ def _through_chunk(
     name = metadata.dimension_names[axis] if metadata.dimension_names else None
     where = f"axis {axis}" if name is None else f"axis {axis} ({name!r})"
     return ChunkIndexError(
-        f"the selection takes elements {start + first} to {start + first + rows} along {where} and cuts through the chunk "
-        f"that holds {start} to {start + old.cell_at(chunk)}, whose bytes are {reason}; select whole chunks, "
+        f"the selection takes elements {start + first} to {start + first + rows} along {where} and cuts through the "
+        f"chunk that holds {start} to {start + old.cell_at(chunk)}, whose bytes are {reason}; select whole chunks, "
         f"such as {start}:{start + old.cell_at(chunk)}, or read the values with .virtual.open()",
         url=next(manifest.iter_nonempty_paths(), None),
     )
@@ -291,7 +295,7 @@ def _subchunk_axis(parts: Parts, axis: int, size: int) -> Parts:
     if not len(counts) or (counts.max() == 1 and old.overhang == 0):
         return parts
     if not is_cuttable(parts, axis):
-        slower = [number for number in metadata.encoding.storage_order(metadata.ndim)]
+        slower = list(metadata.encoding.storage_order(metadata.ndim))
         slower = slower[: slower.index(axis)]
         raise ChunkIndexError(
             f"chunks cannot be cut along axis {axis}: that needs uncompressed bytes and chunk length 1 along the axes "
@@ -376,7 +380,9 @@ def repeat_axis(parts: Parts, axis: int, size: int) -> Parts:
     metadata, manifest = drop_overhang(parts, axis)
     shape = (*manifest.records.shape[:axis], size, *manifest.records.shape[axis + 1 :])
     grid = metadata.grid.replace(axis, Axis(size, chunk=1))
-    return metadata.replace(grid=grid), ChunkManifest._trusted(np.broadcast_to(manifest.records, shape), manifest.sources)
+    return metadata.replace(grid=grid), ChunkManifest._trusted(
+        np.broadcast_to(manifest.records, shape), manifest.sources
+    )
 
 
 def drop_overhang(parts: Parts, axis: int) -> Parts:

@@ -1,8 +1,8 @@
 """Indexing keys: from what stands between the brackets to one selection per axis.
 
 Integers, slices with any step, the ellipsis, ``None``, one-dimensional masks and integer arrays are understood. Several
-integer arrays select orthogonally, in the form of :func:`numpy.ix_`, which is how xarray asks for it; arrays that pair their
-elements up, point by point, would tear chunks apart and are refused.
+integer arrays select orthogonally, in the form of :func:`numpy.ix_`, which is how xarray asks for it; arrays that pair
+their elements up, point by point, would tear chunks apart and are refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import ChunkIndexError
-from virtualchunks.grid import Axis
 from virtualchunks.indexing import Parts, Pieces, add_axis, drop_axis, is_cuttable, take_pieces
 
 Indexer = int | slice | npt.NDArray[np.int64]

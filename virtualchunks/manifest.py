@@ -1,8 +1,9 @@
 """Chunk manifests: one n-dimensional array of records over a table of sources.
 
-A record is ``(source, length, offset)``: 16 bytes that say in which row of the :class:`~virtualchunks.sources.SourceTable`
-the chunk's bytes lie and where in it. A missing chunk has the source -1 and reads as the array's fill value. Virtual chunks,
-native ones and those held in memory are the same thing here; only the row they point at differs.
+A record is ``(source, length, offset)``: 16 bytes that say in which row of the
+:class:`~virtualchunks.sources.SourceTable` the chunk's bytes lie and where in it. A missing chunk has the source -1 and
+reads as the array's fill value. Virtual chunks, native ones and those held in memory are the same thing here; only the
+row they point at differs.
 
 What the chunks mean (shape, dtype, codecs) lives in :mod:`virtualchunks.metadata`.
 """
@@ -27,7 +28,7 @@ RECORD = np.dtype([("source", "<i4"), ("length", "<u4"), ("offset", "<u8")])
 WIDE_RECORD = np.dtype([("source", "<i4"), ("length", "<u8"), ("offset", "<u8")])
 #: The source of a missing chunk.
 MISSING = -1
-#: The source of a chunk that stands for the last element, as xarray's reindexing asks for it; ``np.where`` must fill it.
+#: The source of a chunk that stands for the last element, as xarray asks for it when it reindexes.
 PENDING = -2
 #: The path by which :meth:`ChunkManifest.dict` names chunks held in memory.
 IN_MEMORY = "__inlined__"
@@ -52,8 +53,8 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
     Parameters
     ----------
     entries
-        Mapping of chunk keys to ``{"path": url, "offset": bytes, "length": bytes}``, or to ``{"data": bytes}`` for chunks
-        held in memory. Local paths must be absolute.
+        Mapping of chunk keys to ``{"path": url, "offset": bytes, "length": bytes}``, or to ``{"data": bytes}`` for
+        chunks held in memory. Local paths must be absolute.
     shape
         Number of chunks along each axis; by default the smallest that holds all keys.
     separator
@@ -116,7 +117,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         """
         if records.dtype != RECORD and records.dtype != WIDE_RECORD:
             raise ManifestError(f"records have the dtype {RECORD} or {WIDE_RECORD}, found {records.dtype}")
-        if records.size and not (PENDING <= records["source"].min() and records["source"].max() < len(sources)):
+        if records.size and not (records["source"].min() >= PENDING and records["source"].max() < len(sources)):
             raise ManifestError(f"records point outside their table of {len(sources)} sources")
         return cls._trusted(records, sources)
 
@@ -217,7 +218,8 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """Which chunks are not missing, in the shape of the chunk grid."""
-        return cast("npt.NDArray[np.bool_]", self._records["source"] >= 0)
+        present: npt.NDArray[np.bool_] = self._records["source"] >= 0
+        return present
 
     @property
     def is_pending(self) -> bool:
@@ -288,7 +290,9 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         table = self._sources.take(used)
         first: dict[tuple[Any, ...], int] = {}
         merged = np.fromiter(
-            (first.setdefault(_row_identity(table, row), row) for row in range(len(table))), dtype=np.int64, count=len(table)
+            (first.setdefault(_row_identity(table, row), row) for row in range(len(table))),
+            dtype=np.int64,
+            count=len(table),
         )
         kept, merged = np.unique(merged, return_inverse=True)
         if len(kept) == len(self._sources):
@@ -424,7 +428,9 @@ def parse_chunk_key(key: str, separator: str = ".") -> tuple[int, ...]:
     """
     parts = key.split(separator)
     if not all(part.isascii() and part.isdigit() and str(int(part)) == part for part in parts):
-        raise ManifestError(f"{key!r} is not a chunk key: expected numbers joined by {separator!r}, as in '0{separator}3'")
+        raise ManifestError(
+            f"{key!r} is not a chunk key: expected numbers joined by {separator!r}, as in '0{separator}3'"
+        )
     return tuple(map(int, parts))
 
 

@@ -1,8 +1,8 @@
 """Array metadata: shape, dtype, chunk grid, encoding, fill value, names and attributes, and their Zarr v3 JSON.
 
-:class:`ArrayMetadata` says the same as the ``zarr.json`` of a Zarr v3 array, without importing zarr: constructing one costs
-microseconds. The names of data types and the forms of fill values follow the Zarr v3 specification and zarr-python's
-extensions for strings, structured types and times.
+:class:`ArrayMetadata` says the same as the ``zarr.json`` of a Zarr v3 array, without importing zarr: constructing one
+costs microseconds. The names of data types and the forms of fill values follow the Zarr v3 specification and
+zarr-python's extensions for strings, structured types and times.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ class ArrayMetadata:
             If it has a data type or a storage transformer that virtualchunks does not know.
         """
         if document.get("zarr_format") != 3 or document.get("node_type") != "array":
-            raise ManifestError("expected the metadata document of a Zarr v3 array, with zarr_format 3 and node_type 'array'")
+            raise ManifestError(
+                "expected the metadata document of a Zarr v3 array, with zarr_format 3 and node_type 'array'"
+            )
         if document.get("storage_transformers"):
             raise UnsupportedFeatureError(f"unknown storage transformers {document['storage_transformers']}")
         dtype = dtype_from_json(document["data_type"])
@@ -246,7 +248,11 @@ def fill_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
         if dtype.kind == "V" and dtype.fields is None:
             return np.frombuffer(bytes(value).ljust(dtype.itemsize, b"\0"), dtype=dtype)[0]
         with np.errstate(all="ignore"):
-            return np.asarray(value).astype(dtype)[()] if isinstance(value, np.generic) else np.array(value, dtype=dtype)[()]
+            return (
+                np.asarray(value).astype(dtype)[()]
+                if isinstance(value, np.generic)
+                else np.array(value, dtype=dtype)[()]
+            )
     except (TypeError, ValueError, OverflowError) as error:
         raise ManifestError(f"the fill value {value!r} is not a value of the dtype {dtype}") from error
 
@@ -372,16 +378,24 @@ def _fill_from_json(value: Any, dtype: np.dtype[Any]) -> Any:
             return _float_from_json(value, dtype)
         case "c":
             part = np.dtype(f"f{dtype.itemsize // 2}")
-            return np.array(complex(_float_from_json(value[0], part), _float_from_json(value[1], part)), dtype=dtype)[()]
+            return np.array(complex(_float_from_json(value[0], part), _float_from_json(value[1], part)), dtype=dtype)[
+                ()
+            ]
         case "m" | "M":
-            return np.array(value, dtype="i8").view(dtype)[()] if isinstance(value, int) else np.array(value, dtype=dtype)[()]
+            return (
+                np.array(value, dtype="i8").view(dtype)[()]
+                if isinstance(value, int)
+                else np.array(value, dtype=dtype)[()]
+            )
         case "T" | "U":
             return value
         case "V" if dtype.fields is not None and dtype.names is not None:
             if isinstance(value, str):
                 return np.frombuffer(base64.b64decode(value), dtype=dtype)[0]
             fields = dtype.fields
-            return np.array(tuple(fill_from_json(value[name], fields[name][0]) for name in dtype.names), dtype=dtype)[()]
+            return np.array(tuple(fill_from_json(value[name], fields[name][0]) for name in dtype.names), dtype=dtype)[
+                ()
+            ]
         case "S" | "V" | "O":
             raw = bytes(value) if isinstance(value, list) else base64.b64decode(value)
             return raw if dtype.kind == "O" else fill_scalar(raw, dtype)

@@ -1,7 +1,8 @@
 """Arrays of references with an oracle: a NumPy array whose elements name the byte that each element is read from.
 
-:func:`addresses` follows the references of a ManifestArray as a reader would, and returns for every element its *address*:
-which object, and which byte of it. Whatever rearranges references must rearrange addresses as NumPy rearranges values.
+:func:`addresses` follows the references of a ManifestArray as a reader would, and returns for every element its
+*address*: which object, and which byte of it. Whatever rearranges references must rearrange addresses as NumPy
+rearranges values.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def addresses(array: ManifestArray) -> npt.NDArray[np.int64]:
     Returns
     -------
     numpy.ndarray
-        ``number * OBJECT + byte`` for each element, and ``NOWHERE`` for those of missing chunks. For compressed chunks the
-        bytes are counted as if they were not compressed.
+        ``number * OBJECT + byte`` for each element, and ``NOWHERE`` for those of missing chunks. For compressed chunks
+        the bytes are counted as if they were not compressed.
     """
     metadata, manifest = array.metadata, array.manifest
     result = np.full(array.shape, NOWHERE, dtype=np.int64)

@@ -251,6 +251,11 @@ def test_only_regular_files_are_read(tmp_path, kind, read):
         read(registry, as_url("/dev/zero" if kind == "device" else path), [(0, 1)])
 
 
+def test_files_that_the_system_makes_up_are_not_read(read):
+    with pytest.raises(ShortReadError, match="0 bytes"):
+        read(ObjectStoreRegistry({"file://": LocalStore()}), "file:///proc/version", [(0, 5)])
+
+
 def test_a_file_that_may_not_be_read_says_so(tmp_path, read, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(DATA)

@@ -55,6 +55,7 @@ class LocalFile:
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
             raise SourceUnavailableError(f"{kind}, not a file: name the file itself", url=self.url)
         self.stamp: Stamp = local_stamp(status)
+        self.size = status.st_size  # the files of /proc have none, and none of their bytes are read
 
     def __enter__(self) -> Self:
         return self
@@ -92,16 +93,15 @@ class LocalFile:
         parts: list[bytes] = []
         at = start
         try:
-            while at < stop and (part := self._read_some(at, stop - at)):
+            while at < stop <= self.size and (part := self._read_some(at, stop - at)):
                 parts.append(part)
                 at += len(part)
         except OSError as error:
             raise _unreadable(error, self.url) from error
         if at < stop:
-            size = os.fstat(self._descriptor).st_size
             raise ShortReadError(
                 f"asked for bytes {start} to {stop} of {self.url} and got {at - start} of {stop - start}: "
-                f"the file has {size} bytes",
+                f"the file has {os.fstat(self._descriptor).st_size} bytes",
                 url=self.url,
             )
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,7 +1,7 @@
 """Chunk encodings: how the bytes of a chunk become a block of an array.
 
-An encoding is the stored dtype with its byte order, the Zarr v3 codecs that lead from a block to bytes, and the shape to
-which the bytes decode where that is not the chunk's nominal shape. Two encodings are equal when they *decode* alike:
+An encoding is the stored dtype with its byte order, the Zarr v3 codecs that lead from a block to bytes, and the shape
+to which the bytes decode where that is not the chunk's nominal shape. Two encodings are equal when they *decode* alike:
 compression levels do not matter, the order of bytes does.
 
 Running codecs needs zarr and lives in :mod:`virtualchunks.codecs.pipeline`; which chunk has which encoding lives in
@@ -220,7 +220,7 @@ class ChunkEncoding:
 
     @property
     def _has_transpose(self) -> bool:
-        return self.codecs[0]["name"] == "transpose"
+        return bool(self.codecs[0]["name"] == "transpose")
 
     def _leading_order(self, ndim: int) -> tuple[tuple[int, ...], tuple[Codec, ...]]:
         """Split off a leading transpose codec: its order, and the codecs behind it."""

@@ -1,8 +1,8 @@
 """Chunk grids: how the axes of an array are cut into chunks.
 
 An :class:`Axis` is regular (one chunk length) or rectilinear (a list of edge lengths), as in the Zarr v3 specification.
-Both kinds distinguish the *nominal* length of a chunk, to which its stored bytes decode, from its *cell*, the part of the
-array that it fills: only the last chunk of an axis may overhang the array, so only there do the two differ.
+Both kinds distinguish the *nominal* length of a chunk, to which its stored bytes decode, from its *cell*, the part of
+the array that it fills: only the last chunk of an axis may overhang the array, so only there do the two differ.
 
 What chunks hold, and where their bytes lie, lives in :mod:`virtualchunks.manifest`.
 """

@@ -1,7 +1,7 @@
 """Source tables: where the bytes of chunks live, which version of them, and how they decode.
 
-A row of a :class:`SourceTable` is either an object elsewhere, named by its URL and the :class:`Stamp` it had when it was
-parsed, or bytes held in memory. Each row also names the encoding of the chunks that point at it. Chunk records
+A row of a :class:`SourceTable` is either an object elsewhere, named by its URL and the :class:`Stamp` it had when it
+was parsed, or bytes held in memory. Each row also names the encoding of the chunks that point at it. Chunk records
 (:mod:`virtualchunks.manifest`) point at rows by number, so a URL is kept once per object and never once per chunk.
 
 The table is columnar: strings are packed into one buffer, and a column that no row uses is not there.

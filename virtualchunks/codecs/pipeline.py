@@ -1,0 +1,144 @@
+"""Running codecs: blocks of values to the bytes of a chunk, and back.
+
+The one place outside zarr itself where codecs are run. zarr is imported when a function is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.errors import DecodeError, MissingDependencyError, UnsupportedFeatureError
+from virtualchunks.metadata import dtype_to_json
+
+
+def decode_block(data: Any, encoding: ChunkEncoding, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Decode the bytes of one chunk.
+
+    Parameters
+    ----------
+    data
+        The bytes, as anything with the buffer protocol.
+    encoding
+        How they decode.
+    shape
+        The chunk's nominal shape, used where the encoding has none of its own.
+
+    Returns
+    -------
+    numpy.ndarray
+        The block, of the encoding's shape and of its dtype in native byte order.
+
+    Raises
+    ------
+    DecodeError
+        If the bytes do not decode to a block of that shape.
+    MissingDependencyError
+        If a codec is not installed.
+    """
+    decoded_shape = encoding.shape if encoding.shape is not None else shape
+    chain = _chain(encoding, decoded_shape)
+    try:
+        block = chain.decode(data)
+    except (ValueError, TypeError, RuntimeError, KeyError, EOFError, OSError) as error:
+        if isinstance(error, DecodeError | MissingDependencyError):
+            raise
+        raise DecodeError(f"{len(memoryview(data))} bytes do not decode with {encoding!r}: {error}") from error
+    if block.shape != decoded_shape:
+        raise DecodeError(f"the bytes decode to the shape {block.shape}, expected {decoded_shape}")
+    return block
+
+
+def encode_block(block: npt.NDArray[Any], encoding: ChunkEncoding) -> bytes:
+    """Encode one block as the bytes of a chunk.
+
+    Parameters
+    ----------
+    block
+        Values of the whole chunk.
+    encoding
+        How its bytes shall decode.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If a codec of the encoding can decode only.
+    """
+    chain = _chain(encoding, block.shape)
+    try:
+        return chain.encode(np.ascontiguousarray(block, dtype=encoding.dtype.newbyteorder("=")))
+    except NotImplementedError as error:
+        raise UnsupportedFeatureError(f"values cannot be encoded with {encoding!r}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _chain(encoding: ChunkEncoding, shape: tuple[int, ...]) -> _Chain:
+    return _Chain(encoding, shape)
+
+
+class _Chain:
+    """Codecs of one encoding, made ready for blocks of one shape."""
+
+    def __init__(self, encoding: ChunkEncoding, shape: tuple[int, ...]) -> None:
+        from zarr.core.array_spec import ArrayConfig, ArraySpec
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.dtype import get_data_type_from_json
+
+        data_type = get_data_type_from_json(dtype_to_json(encoding.dtype), zarr_format=3)
+        self._prototype = default_buffer_prototype()
+        spec = ArraySpec(
+            shape=shape,
+            dtype=data_type,
+            fill_value=data_type.default_scalar(),
+            config=ArrayConfig(order="C", write_empty_chunks=True),
+            prototype=self._prototype,
+        )
+        self._steps: list[tuple[Any, ArraySpec]] = []
+        for document in encoding.codecs:
+            codec = _codec(document).evolve_from_array_spec(spec)
+            self._steps.append((codec, spec))
+            spec = codec.resolve_metadata(spec)
+
+    def decode(self, data: Any) -> npt.NDArray[Any]:
+        value: Any = self._prototype.buffer.from_bytes(data)
+        for codec, spec in reversed(self._steps):
+            value = _run(codec, "decode", value, spec)
+        block: npt.NDArray[Any] = value.as_numpy_array()
+        if block.dtype.byteorder not in "=|":
+            return block.astype(block.dtype.newbyteorder("="))
+        return block
+
+    def encode(self, block: npt.NDArray[Any]) -> bytes:
+        value: Any = self._prototype.nd_buffer.from_numpy_array(block)
+        for codec, spec in self._steps:
+            value = _run(codec, "encode", value, spec)
+        data: bytes = value.to_bytes()
+        return data
+
+
+def _codec(document: Mapping[str, Any]) -> Any:
+    from zarr.errors import UnknownCodecError
+    from zarr.registry import get_codec_class
+
+    try:
+        return get_codec_class(document["name"]).from_dict(dict(document))
+    except (UnknownCodecError, ImportError) as error:
+        raise MissingDependencyError(
+            f"the codec {document['name']!r} is not installed; 'pip install \"virtualchunks[all]\"' brings those that "
+            "virtualchunks uses"
+        ) from error
+
+
+def _run(codec: Any, direction: str, value: Any, spec: Any) -> Any:
+    """Run one codec on one chunk, without an event loop where the codec has a synchronous form."""
+    synchronous = getattr(codec, f"_{direction}_sync", None)
+    if synchronous is not None:
+        return synchronous(value, spec)
+    from zarr.core.sync import sync
+
+    return next(iter(sync(getattr(codec, direction)([(value, spec)]))))

@@ -1,0 +1,177 @@
+"""Concatenation: when arrays of references can become one array, and what it then is.
+
+Arrays are joined along one axis. Their chunks stay what they are, so the joined axis is regular where it can be and
+rectilinear otherwise. Chunks that decode in another way than the first array's keep their own encoding, which makes the
+result heterogeneous. What would change the meaning of a value, silently, raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.errors import CombineError
+from virtualchunks.grid import Axis
+from virtualchunks.indexing import drop_overhang
+from virtualchunks.manifest import ChunkManifest, concatenate
+from virtualchunks.metadata import MEANING, ArrayMetadata, same_value
+
+
+def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
+    """Join arrays along an axis.
+
+    Parameters
+    ----------
+    arrays
+        ManifestArrays, and NumPy arrays among them: those are encoded with the codecs of the ManifestArrays into chunks
+        held in memory.
+    axis
+        The axis to join along.
+
+    Raises
+    ------
+    CombineError
+        If the arrays differ in the shape or the chunks of another axis, in a fill value that both need, or in an
+        attribute that changes what values mean; the message names the sources.
+    """
+    virtual = [array for array in arrays if isinstance(array, ManifestArray)]
+    if not virtual:
+        raise CombineError("nothing to concatenate: no array of references among the arguments")
+    first = virtual[0]
+    if not -first.ndim <= axis < first.ndim:
+        raise np.exceptions.AxisError(axis, first.ndim)
+    axis %= first.ndim
+    if len(virtual) != len(arrays):
+        from virtualchunks.inline import encoded_like
+
+        virtual = [
+            array if isinstance(array, ManifestArray) else encoded_like(array, first, axis, last=array is arrays[-1])
+            for array in arrays
+        ]
+    if len(virtual) == 1:
+        return first
+    virtual = _of_one_dtype(virtual)
+    parts = [array._parts for array in virtual]
+    _check_layouts(parts, axis)
+    parts = _without_inner_overhang(parts, axis)
+    own, fill = parts[0][0], _common_fill(parts)
+    manifests = [_with_own_encoding(metadata, manifest, own) for metadata, manifest in parts]
+    grid = own.grid.replace(axis, _joined_axis([metadata.grid.axes[axis] for metadata, _ in parts]))
+    return ManifestArray._of((own.replace(grid=grid, fill_value=fill), concatenate(manifests, axis)))
+
+
+def _of_one_dtype(arrays: list[ManifestArray]) -> list[ManifestArray]:
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) == 1:
+        return arrays
+    try:
+        target = np.result_type(*dtypes)
+    except TypeError as error:
+        raise CombineError(f"no dtype holds the values of {sorted(map(str, dtypes))}: {error}") from error
+    if not all(np.can_cast(dtype, target, casting="safe") for dtype in dtypes):
+        raise CombineError(f"no dtype holds the values of {sorted(map(str, dtypes))} without loss")
+    return [array.astype(target) for array in arrays]
+
+
+def _check_layouts(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]], axis: int) -> None:
+    first, first_manifest = parts[0]
+    for metadata, manifest in parts:
+        if metadata is first:
+            continue
+        problem = _difference(first, metadata, axis)
+        if problem is not None:
+            raise CombineError(
+                f"cannot concatenate along axis {axis}: {problem}; the first array is from {describe(first_manifest)}, "
+                f"the other from {describe(manifest)}",
+                url=next(manifest.iter_nonempty_paths(), None),
+            )
+
+
+def _difference(first: ArrayMetadata, other: ArrayMetadata, axis: int) -> str | None:
+    if first.grid.ndim != other.grid.ndim:
+        return f"the arrays have {first.grid.ndim} and {other.grid.ndim} dimensions"
+    for number, (mine, theirs) in enumerate(zip(first.grid.axes, other.grid.axes, strict=True)):
+        if number == axis or mine == theirs:
+            continue
+        if mine.size != theirs.size:
+            return f"their sizes along axis {number} differ: {mine.size} and {theirs.size}"
+        if not (np.array_equal(mine.nominal, theirs.nominal)):
+            return f"their chunks along axis {number} differ: {_chunks(mine)} and {_chunks(theirs)}"
+    if first.attributes == other.attributes:
+        return None
+    for name in MEANING:
+        mine_value, their_value = first.attributes.get(name), other.attributes.get(name)
+        if not same_value(mine_value, their_value):
+            return (
+                f"their attribute {name!r} differs: {mine_value!r} and {their_value!r}, so the same stored value means "
+                "two things"
+            )
+    return None
+
+
+def _chunks(axis: Axis) -> str:
+    return f"chunks of {axis.chunk}" if axis.chunk is not None else f"edges {axis.to_json()}"
+
+
+def describe(manifest: ChunkManifest) -> str:
+    """Return the sources of a manifest in a few words, for error messages."""
+    urls = list(manifest.iter_nonempty_paths())
+    if not urls:
+        return "memory" if len(manifest) else "no source (all chunks missing)"
+    return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
+
+
+def _without_inner_overhang(
+    parts: list[tuple[ArrayMetadata, ChunkManifest]], axis: int
+) -> list[tuple[ArrayMetadata, ChunkManifest]]:
+    """Make every array but the last one with elements end where its last chunk ends."""
+    axes = [metadata.grid.axes[axis] for metadata, _ in parts]
+    last = max((place for place, joined in enumerate(axes) if joined.size), default=0)
+    return [
+        drop_overhang(pair, axis) if place < last and joined.overhang else pair
+        for place, (pair, joined) in enumerate(zip(parts, axes, strict=True))
+    ]
+
+
+def _joined_axis(axes: Sequence[Axis]) -> Axis:
+    filled = [axis for axis in axes if axis.size]
+    size = sum(axis.size for axis in filled)
+    if not filled:
+        return axes[0]
+    if all(axis.chunk == filled[0].chunk and axis.chunk is not None for axis in filled):
+        return Axis(size, chunk=filled[0].chunk)
+    return Axis.from_edges([length for axis in filled for length in axis.nominal.tolist()], size)
+
+
+def _common_fill(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]]) -> Any:
+    """Return the fill value that every array with missing chunks has."""
+    first = parts[0][0].fill_value
+    if all(metadata.fill_value is first or _identical(metadata.fill_value, first) for metadata, _ in parts):
+        return first
+    needed = [(metadata, manifest) for metadata, manifest in parts if not manifest.present.all()]
+    for metadata, manifest in needed[1:]:
+        if not same_value(metadata.fill_value, needed[0][0].fill_value):
+            raise CombineError(
+                f"missing chunks read as {needed[0][0].fill_value!r} in one array and as {metadata.fill_value!r} "
+                f"in another; "
+                f"they are from {describe(needed[0][1])} and {describe(manifest)}",
+                url=next(manifest.iter_nonempty_paths(), None),
+            )
+    return needed[0][0].fill_value if needed else first
+
+
+def _identical(one: Any, other: Any) -> bool:
+    """Return whether two fill values of one dtype are the same, quickly: this runs once per array."""
+    if isinstance(one, np.void):
+        return same_value(one, other)
+    return bool(one == other) or bool(one != one and other != other)  # NaN is unlike itself
+
+
+def _with_own_encoding(metadata: ArrayMetadata, manifest: ChunkManifest, own: ArrayMetadata) -> ChunkManifest:
+    if metadata is own or metadata.encoding is own.encoding or metadata.encoding == own.encoding:
+        return manifest
+    used = manifest if len(manifest.sources) <= manifest.records.size else manifest.compact()
+    return ChunkManifest._trusted(used.records, used.sources.with_encoding(metadata.encoding))

@@ -1,0 +1,123 @@
+"""ManifestGroup: a tree of arrays of chunk references, with attributes, as a file or a store holds it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.errors import ManifestError
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
+    """A group of arrays and further groups. As a mapping it leads from names to its direct members.
+
+    Parameters
+    ----------
+    arrays, groups
+        Members by name.
+    attributes
+        Attributes of the group.
+
+    Raises
+    ------
+    ManifestError
+        If a name is empty, holds a slash, or names both an array and a group.
+
+    Examples
+    --------
+    >>> inner = ManifestGroup(attributes={"title": "inner"})
+    >>> [path for path, group in ManifestGroup(groups={"a": inner}).walk()]
+    ['', 'a']
+    """
+
+    arrays: Mapping[str, ManifestArray] = field(default_factory=dict)
+    groups: Mapping[str, ManifestGroup] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("arrays", "groups", "attributes"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, MappingProxyType({} if given is None else dict(given)))
+        for name in (*self.arrays, *self.groups):
+            if not name or "/" in name or name in (".", "..") or name.startswith("__"):
+                raise ManifestError(f"{name!r} cannot name a member of a group: Zarr has no such node name")
+        both = self.arrays.keys() & self.groups.keys()
+        if both:
+            raise ManifestError(f"{sorted(both)} name both an array and a group")
+
+    def __getitem__(self, path: str) -> ManifestArray | ManifestGroup:
+        """Return the member at a name, or at a path of names joined by slashes."""
+        first, _, rest = path.strip("/").partition("/")
+        if first in self.groups:
+            return self.groups[first][rest] if rest else self.groups[first]
+        if rest or first not in self.arrays:
+            raise KeyError(path)
+        return self.arrays[first]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.arrays
+        yield from self.groups
+
+    def __len__(self) -> int:
+        return len(self.arrays) + len(self.groups)
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, ManifestGroup]]:
+        """Iterate over this group and every group below it, with their paths; the first path is empty."""
+        yield path, self
+        for name, group in self.groups.items():
+            yield from group.walk(f"{path}/{name}" if path else name)
+
+    def walk_arrays(self) -> Iterator[tuple[str, ManifestArray]]:
+        """Iterate over the arrays of this group and of every group below it, with their paths."""
+        for path, group in self.walk():
+            for name, array in group.arrays.items():
+                yield (f"{path}/{name}" if path else name), array
+
+    @property
+    def nbytes_virtual(self) -> int:
+        """Bytes that the references of all arrays take in memory."""
+        return sum(array.nbytes_virtual for _, array in self.walk_arrays())
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, ManifestGroup):
+            return NotImplemented
+        return (
+            self.arrays.keys() == other.arrays.keys()
+            and self.groups.keys() == other.groups.keys()
+            and all(same_array(self.arrays[name], other.arrays[name]) for name in self.arrays)
+            and all(self.groups[name] == other.groups[name] for name in self.groups)
+            and dict(self.attributes) == dict(other.attributes)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # compares by content
+
+    def __repr__(self) -> str:
+        return f"<ManifestGroup {len(self.arrays)} arrays, {len(self.groups)} groups>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ManifestGroup, (dict(self.arrays), dict(self.groups), dict(self.attributes))
+
+    def to_virtual_dataset(self, **options: Any) -> xarray.Dataset:
+        """Return the group as an xarray Dataset of ManifestArrays; see :mod:`virtualchunks.xarray`."""
+        made: xarray.Dataset = importlib.import_module("virtualchunks.xarray").group_to_dataset(self, **options)
+        return made
+
+    def to_virtual_datatree(self, **options: Any) -> xarray.DataTree:
+        """Return the tree as an xarray DataTree of ManifestArrays; see :mod:`virtualchunks.xarray`."""
+        made: xarray.DataTree = importlib.import_module("virtualchunks.xarray").group_to_datatree(self, **options)
+        return made
+
+
+def same_array(one: ManifestArray, other: ManifestArray) -> bool:
+    """Return whether two arrays have equal metadata and point at the same bytes."""
+    return one.metadata == other.metadata and one.manifest == other.manifest

@@ -108,6 +108,8 @@ def test_the_error_names_the_line_that_helps():
         ("s3://b/pub", s3(), "s3://b/pub/a%20b", "pub/a b"),
         ("s3://b/pub", s3(prefix="pub"), "s3://b/pub/x", "x"),
         ("s3://b", s3(prefix="pub/"), "s3://b/pub/x", "x"),
+        ("s3://b", s3(prefix="pub"), "s3://b/pub", ""),
+        ("s3://b", s3(prefix="pub"), "s3://b/pub/", ""),
         ("s3://b", s3(prefix="p u/b"), "s3://b/p%20u/b/x%23", "x#"),
         ("https://h/dir", HTTPStore("https://h/dir"), "https://h/dir/x", "x"),
         ("https://h", HTTPStore("https://h/"), "https://h/dir/x", "dir/x"),
@@ -131,7 +133,7 @@ def test_the_key_is_relative_to_what_the_store_begins_at(prefix, store, url, key
     [
         ("s3://b", s3(prefix="pub"), "s3://b/other/x"),
         ("s3://b", s3(prefix="pub"), "s3://b/public/x"),
-        ("s3://b", s3(prefix="pub"), "s3://b/pub"),
+        ("s3://b", s3(prefix="pub"), "s3://b/pu"),
         ("file://", LocalStore("/usr"), "file:///etc/passwd"),
         ("https://h", HTTPStore("https://h/dir"), "https://h/x"),
     ],

@@ -28,8 +28,8 @@ _KINDS: dict[str, type] = {
 _ANONYMOUS: dict[str, dict[str, Any]] = {scheme: {"skip_signature": True} for scheme in ("s3", "gs", "az")}
 _LOCATORS: dict[str, Callable[[str], dict[str, Any]]] = {
     "file": lambda url: {"prefix": local_path(url)},
-    "http": lambda url: {"url": url},
-    "https": lambda url: {"url": url},
+    "http": lambda url: {"url": url.removesuffix("/")},  # obstore would double the slash
+    "https": lambda url: {"url": url.removesuffix("/")},
     "s3": lambda url: {"bucket": split(url).authority, "prefix": split(url).key.strip("/") or None},
     "gs": lambda url: {"bucket": split(url).authority, "prefix": split(url).key.strip("/") or None},
     "az": lambda url: {"container_name": split(url).authority, "prefix": split(url).key.strip("/") or None},

@@ -101,7 +101,7 @@ class _Mount:
         root, key = self.open()[1], split(url).key
         if not root:
             return key
-        if key == root or not key.startswith(root + "/"):
+        if not (key + "/").startswith(root + "/"):
             raise NotGrantedError(
                 f"{redact(url)} lies outside the store registered for {self.url}, which begins at {root!r}: "
                 "register it under the prefix that it begins at, or a store that begins at the bucket or host itself",

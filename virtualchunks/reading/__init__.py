@@ -1,1 +1,1 @@
-"""."""
+"""Reading: every byte that the library takes from an object, granted, conditional, checked."""

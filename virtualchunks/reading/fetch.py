@@ -1,0 +1,177 @@
+"""Fetching: many ranges of one object, in few requests, every answer checked (:mod:`virtualchunks.reading.requests`).
+
+Requests run in threads made for the call, or on the caller's running loop: there is nothing here that a fork could
+leave behind half alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from virtualchunks.errors import ManifestError, ShortReadError, SourceChangedError
+from virtualchunks.reading.local import LocalFile
+from virtualchunks.reading.ranges import COALESCING, REMOTE, Coalescing, Plan, plan
+from virtualchunks.reading.requests import Answer, aget, get
+from virtualchunks.reading.stamps import compare
+from virtualchunks.registry import Location, ObjectStoreRegistry
+from virtualchunks.sources import Stamp
+
+Ranges = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
+
+
+def fetch(
+    registry: ObjectStoreRegistry,
+    url: str,
+    ranges: Ranges,
+    stamp: Stamp | None = None,
+    *,
+    coalescing: Coalescing | None = None,
+) -> list[memoryview]:
+    """Read ranges of one object.
+
+    Parameters
+    ----------
+    registry
+        Which must grant the URL.
+    url
+        The object.
+    ranges
+        ``(offset, length)`` of each, in bytes, in any order; they may repeat and overlap.
+    stamp
+        The recorded stamp of the object; None reads any version, but all ranges of the same one.
+    coalescing
+        Limits of merging; by default those for the kind of store.
+
+    Returns
+    -------
+    list of memoryview
+        The bytes of each range, in the order asked for.
+
+    Raises
+    ------
+    NotGrantedError
+        If the registry does not cover the URL.
+    SourceUnavailableError, SourceChangedError, ShortReadError
+        If the bytes cannot be had, are not those that were parsed, or are too few.
+
+    Examples
+    --------
+    >>> from obstore.store import MemoryStore
+    >>> store = MemoryStore()
+    >>> _ = store.put("a", b"0123456789")
+    >>> registry = ObjectStoreRegistry({"memory://": store})
+    >>> [bytes(part) for part in fetch(registry, "memory:///a", [(7, 2), (0, 3)])]
+    [b'78', b'012']
+    """
+    location = registry.locate(url)
+    todo, limits = _prepare(location, ranges, stamp, coalescing)
+    if location.path is not None:
+        return _fetch_local(location, todo, stamp)
+    requests = list(zip(todo.starts.tolist(), todo.stops.tolist(), strict=True))
+    if len(requests) <= 1 or limits.concurrency <= 1:
+        answers = [get(location, start, stop, stamp) for start, stop in requests]
+    else:
+        with ThreadPoolExecutor(min(limits.concurrency, len(requests)), "virtualchunks-fetch") as pool:
+            waiting = [pool.submit(get, location, start, stop, stamp) for start, stop in requests]
+            try:
+                answers = [future.result() for future in waiting]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    _same_version(answers, location)
+    return todo.slices([answer.data for answer in answers])
+
+
+async def afetch(
+    registry: ObjectStoreRegistry,
+    url: str,
+    ranges: Ranges,
+    stamp: Stamp | None = None,
+    *,
+    coalescing: Coalescing | None = None,
+) -> list[memoryview]:
+    """Read ranges of one object, as :func:`fetch` does, on the running event loop.
+
+    Parameters
+    ----------
+    registry, url, ranges, stamp, coalescing
+        As for :func:`fetch`.
+
+    Returns
+    -------
+    list of memoryview
+        The bytes of each range, in the order asked for.
+
+    Raises
+    ------
+    NotGrantedError, SourceUnavailableError, SourceChangedError, ShortReadError
+        As :func:`fetch`.
+
+    Examples
+    --------
+    >>> from obstore.store import MemoryStore
+    >>> store = MemoryStore()
+    >>> _ = store.put("a", b"0123456789")
+    >>> registry = ObjectStoreRegistry({"memory://": store})
+    >>> [bytes(part) for part in asyncio.run(afetch(registry, "memory:///a", [(7, 2)]))]
+    [b'78']
+    """
+    location = registry.locate(url)
+    todo, limits = _prepare(location, ranges, stamp, coalescing)
+    if location.path is not None:
+        return await asyncio.to_thread(_fetch_local, location, todo, stamp)
+    turnstile = asyncio.Semaphore(max(1, limits.concurrency))
+
+    async def one(start: int, stop: int) -> Answer:
+        async with turnstile:
+            return await aget(location, start, stop, stamp)
+
+    requests = zip(todo.starts.tolist(), todo.stops.tolist(), strict=True)
+    tasks = [asyncio.ensure_future(one(start, stop)) for start, stop in requests]
+    try:
+        answers = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+    _same_version(answers, location)
+    return todo.slices([answer.data for answer in answers])
+
+
+def _prepare(
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
+) -> tuple[Plan, Coalescing]:
+    limits = COALESCING.get(type(location.store).__name__, REMOTE) if coalescing is None else coalescing
+    wanted = np.asarray(ranges) if len(ranges) else np.empty((0, 2), dtype=np.int64)
+    if wanted.ndim != 2 or wanted.shape[1] != 2:
+        raise ManifestError(f"ranges are pairs of offset and length, not an array of shape {wanted.shape}")
+    todo = plan(wanted[:, 0], wanted[:, 1], limits)
+    if stamp is not None and stamp.size is not None and len(todo) and int(todo.stops.max()) > stamp.size:
+        raise ShortReadError(
+            f"asked for bytes up to {int(todo.stops.max())} of {location.url}, which had {stamp.size} when parsed",
+            url=location.url,
+        )
+    return todo, limits
+
+
+def _fetch_local(location: Location, todo: Plan, stamp: Stamp | None) -> list[memoryview]:
+    with LocalFile(location) as file:
+        if stamp is not None:
+            file.check(stamp)
+        requests = zip(todo.starts.tolist(), todo.stops.tolist(), strict=True)
+        answers = [memoryview(file.read(start, stop)) for start, stop in requests]
+        file.check()
+    return todo.slices(answers)
+
+
+def _same_version(answers: Sequence[Answer], location: Location) -> None:
+    """All answers are of one version of the object, also where no stamp was recorded."""
+    for answer in answers[1:]:
+        difference = compare(answers[0].stamp, answer.stamp)
+        if difference:
+            raise SourceChangedError(f"{location.url} changed while it was read: {difference}", url=location.url)

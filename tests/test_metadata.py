@@ -51,7 +51,8 @@ def test_fill_values_are_written_and_read_as_zarr_does(dtype, value):
     native = theirs.dtype.to_native_dtype()
     assert native == dtype
     assert same_value(theirs.fill_value, metadata.fill_value)
-    assert np.asarray(theirs.fill_value).astype(dtype).tobytes() == np.asarray(metadata.fill_value).tobytes()
+    ours = np.asarray(metadata.fill_value)
+    assert np.asarray(theirs.fill_value).astype(dtype).tobytes() == ours.astype(dtype).tobytes()
     again = ArrayMetadata.from_dict(json.loads(text))
     assert again == metadata
     from_zarr = ArrayMetadata.from_dict(theirs.to_dict())

@@ -34,6 +34,8 @@ PENDING = -2
 IN_MEMORY = "__inlined__"
 
 _LARGEST_OFFSET = 2**63 - 1
+#: How many paths are turned into Python strings at a time.
+_BLOCK = 65_536
 
 
 class ChunkEntry(TypedDict, total=False):
@@ -465,7 +467,9 @@ def _check_ranges(offsets: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> None:
             raise ManifestError(f"{name} must be integers, found the dtype {column.dtype}")
         if column.size and (column.min() < 0 or int(column.max()) > _LARGEST_OFFSET):
             raise ManifestError(f"{name} must lie between 0 and 2**63 - 1, found {column.min()} to {column.max()}")
-    if offsets.size and int((offsets.astype(np.uint64) + lengths.astype(np.uint64)).max()) > _LARGEST_OFFSET:
+    if not offsets.size or int(offsets.max()) + int(lengths.max()) <= _LARGEST_OFFSET:
+        return
+    if int((offsets.astype(np.uint64) + lengths.astype(np.uint64)).max()) > _LARGEST_OFFSET:
         raise ManifestError("a chunk ends beyond 2**63 - 1 bytes")
 
 
@@ -477,17 +481,23 @@ def _check_lengths(records: Records) -> None:
 
 
 def _factorise(names: npt.NDArray[Any], *, validate: bool) -> tuple[npt.NDArray[np.int32], SourceTable]:
-    flat = names.ravel().tolist()
-    distinct = list(dict.fromkeys(flat))
-    if not all(isinstance(name, str) for name in distinct):
+    flat = names.reshape(-1)
+    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+    numbers: dict[str, int] = {}
+    codes = np.empty(flat.size, dtype=np.int32)
+    for start, block in zip(range(0, flat.size, _BLOCK), blocks, strict=True):
+        texts = block.tolist()
+        for name in dict.fromkeys(texts):
+            numbers.setdefault(name, len(numbers))
+        codes[start : start + _BLOCK] = np.fromiter(map(numbers.__getitem__, texts), dtype=np.int32, count=len(texts))
+    if not all(isinstance(name, str) for name in numbers):
         raise ManifestError("paths must be strings")
-    urls = [name for name in distinct if name]
+    urls = [name for name in numbers if name]
     canonical = canonical_urls([as_url(url) if url.startswith("/") else url for url in urls]) if validate else urls
     rows = {url: row for row, url in enumerate(dict.fromkeys(canonical))}
-    codes: dict[str, int] = {name: rows[url] for name, url in zip(urls, canonical, strict=True)}
-    codes[""] = MISSING
-    source = np.fromiter(map(codes.__getitem__, flat), dtype=np.int32, count=len(flat))
-    return source.reshape(names.shape), SourceTable.of_urls(list(rows))
+    row_of = {name: rows[url] for name, url in zip(urls, canonical, strict=True)}
+    final = np.fromiter((row_of.get(name, MISSING) for name in numbers), dtype=np.int32, count=len(numbers))
+    return final[codes].reshape(names.shape), SourceTable.of_urls(list(rows))
 
 
 def _row_identity(table: SourceTable, row: int) -> tuple[Any, ...]:

@@ -76,16 +76,18 @@ def in_process(code: str) -> dict[str, Any]:
     return answer
 
 
-PREAMBLE = '''
-import gc, json, os, pickle, time
+PREAMBLE = """
+import ctypes, gc, json, os, pickle, time
 import numpy as np
 def rss():
     gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 def urls(files):
-    return [f"s3://some-bucket/archive/of/a/model/with/a/long/name/run-{i % 7}/member-{i % 31:03d}/output-{i:08d}.nc4".ljust(100, "x") for i in range(files)]
-'''
+    folder = "s3://some-bucket/archive/of/a/model/with/a/long/name"
+    return [f"{folder}/run-{i % 7}/member-{i % 31:03d}/output-{i:08d}.nc4".ljust(100, "x") for i in range(files)]
+"""
 
 
 def save(rows: list[Row], path: Path) -> None:

@@ -1,7 +1,7 @@
 """Run the benchmarks, print the table, and keep it in ``benchmarks/results/latest.json``.
 
-Times are ratios within one run: beside the least work that the task allows (the bound), and beside VirtualiZarr where it is
-installed. ``python benchmarks/run.py core parsing`` runs just these parts.
+Times are ratios within one run: beside the least work that the task allows (the bound), and beside VirtualiZarr where
+it is installed. ``python benchmarks/run.py core parsing`` runs just these parts.
 """
 
 from __future__ import annotations

@@ -49,7 +49,10 @@ class ParserTests:
         raise NotImplementedError
 
     def reference(self, path: Path) -> Mapping[str, npt.NDArray[Any]]:
-        """Return what the reference reader sees: raw values by array path. Any exception means that it refuses the file."""
+        """Return what the reference reader sees: raw values by array path.
+
+        Any exception means that it refuses the file.
+        """
         raise NotImplementedError
 
     def parse(self, path: Path) -> tuple[ManifestGroup, ObjectStoreRegistry]:
@@ -155,7 +158,7 @@ class ParserTests:
         for label, path in files.items():
             whole = path.read_bytes()
             intact = dict(self.reference(path))
-            chance = random.Random(label)  # noqa: S311 - repeatable, not secret
+            chance = random.Random(label)
             for number in range(self.mutants):
                 changed = bytearray(whole)
                 reach = min(len(whole), self.damage_within or len(whole))
@@ -186,7 +189,8 @@ class ParserTests:
                 warnings.simplefilter("ignore")
                 group, registry = self.parse(path)
         except VirtualChunksError as error:
-            assert path.name in str(error), f"{label}: the error does not name the file: {error}"
+            if path.name not in str(error):
+                raise AssertionError(f"{label}: the error does not name the file: {error}") from error
             return
         for name, array in group.walk_arrays():
             try:

@@ -59,8 +59,8 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
             raise cause from error
         reason = str(error.args[0] if error.args else error).strip().partition("\n")[0]
         raise FormatError(
-            f"the HDF5 library cannot read this ({type(error).__name__}: {reason}); the file is truncated, corrupt, or "
-            "newer than the library",
+            f"the HDF5 library cannot read this ({type(error).__name__}: {reason}): the file is truncated, corrupt, or "
+            "newer than the library; what can be read of it can be had with drop_variables",
             url=url,
             variable=variable,
         ) from error

@@ -128,7 +128,7 @@ class _Parse:
         path = (self._parser.group or "").strip("/")
         with hdf5_errors(self._file.url, path or "/"):
             file, root = self._root(path)
-        node = self._walk.group(file, root, f"/{path}" if path else "")
+        node = self._walk.root(file, root, f"/{path}" if path else "")
         names = DimensionNames(node, self._walk)
         return self._build(node, names)
 

@@ -37,6 +37,8 @@ HIDDEN_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 
 #: An object of a file: which file, by number, and its address there.
 Address = tuple[str, int]
+#: Name, kind and, of a hard link, address.
+Link = tuple[bytes, int, int]
 #: What is called with the path of something left out, and why.
 Report = Callable[[str, VirtualChunksError], None]
 
@@ -110,8 +112,21 @@ class Walk:
         self._objects = 0
         self.names: dict[Address, str] = {}
 
-    def group(self, file: HDF5File, id: h5g.GroupID, path: str, above: tuple[Address, ...] = ()) -> GroupNode:
+    def root(self, file: HDF5File, id: h5g.GroupID, path: str) -> GroupNode:
+        """Return the group from which a walk begins, and all below it; see :meth:`group`."""
+        with hdf5_errors(file.url, path or "/"):
+            address = (file.url, h5o.get_info(id).addr)
+        return self.group(file, id, path, (address,))
+
+    def group(self, file: HDF5File, id: h5g.GroupID, path: str, above: tuple[Address, ...]) -> GroupNode:
         """Return a group and all below it.
+
+        Parameters
+        ----------
+        file, id, path
+            The file that holds it, the HDF5 library's group, and its path.
+        above
+            The groups that it lies in, and itself.
 
         Raises
         ------
@@ -120,12 +135,11 @@ class Walk:
         LimitExceededError
             If it is nested too deeply, or holds too much.
         """
-        if len(above) >= DEEPEST:
+        if len(above) > DEEPEST:
             raise LimitExceededError(f"groups nested more than {DEEPEST} deep", url=file.url, variable=path)
         with hdf5_errors(file.url, path or "/"):
             node = GroupNode(path, read_attributes(id, attribute_names(id), self._attribute_report(path or "/")))
             links = _links(id)
-            here = (*above, (file.url, h5o.get_info(id).addr))
         for raw, kind, address in links:
             name = text(raw)
             member = f"{path}/{name}"
@@ -136,7 +150,7 @@ class Walk:
             self._count(file)
             with hdf5_errors(file.url, member):
                 try:
-                    self._member(node, file, id, raw, kind, member, here)
+                    self._member(node, file, id, (raw, kind, address), above)
                 except (UnsupportedFeatureError, NotGrantedError, ReadError) as error:
                     if kind == h5l.TYPE_HARD and not isinstance(error, UnsupportedFeatureError):
                         raise
@@ -153,26 +167,28 @@ class Walk:
         node: GroupNode,
         file: HDF5File,
         group: h5g.GroupID,
-        raw: bytes,
-        kind: int,
-        path: str,
+        link: Link,
         above: tuple[Address, ...],
     ) -> None:
+        raw, kind, place = link
         if kind == h5l.TYPE_HARD:
             holder, found = file, h5o.open(group, raw)
         else:
             holder, found = self.follow(file, group, raw)
+            place = h5o.get_info(found).addr
         name = text(raw)
+        if name in (".", ".."):
+            raise UnsupportedFeatureError(f"no member of a Zarr group can have the name {name!r}")
+        path, address = f"{node.path}/{name}", (holder.url, place)
         if isinstance(found, h5d.DatasetID):
-            node.datasets.append(self._dataset(holder, found, path, name))
+            node.datasets.append(self._dataset(holder, found, path, address))
         elif isinstance(found, h5g.GroupID):
-            address = (holder.url, h5o.get_info(found).addr)
             if address in above:
                 raise UnsupportedFeatureError(f"{path!r} is a link to a group that it lies in itself")
-            node.groups[name] = self.group(holder, found, path, above)
+            node.groups[name] = self.group(holder, found, path, (*above, address))
 
-    def _dataset(self, file: HDF5File, id: h5d.DatasetID, path: str, name: str) -> DatasetNode:
-        node = DatasetNode(file, id, path, name, (file.url, h5o.get_info(id).addr))
+    def _dataset(self, file: HDF5File, id: h5d.DatasetID, path: str, address: Address) -> DatasetNode:
+        node = DatasetNode(file, id, path, path.rpartition("/")[2], address)
         names = attribute_names(id)
         node.attributes = read_attributes(id, names, self._attribute_report(path))
         if b"CLASS" in names and _bytes(id, b"CLASS") == b"DIMENSION_SCALE":
@@ -270,9 +286,9 @@ def _dereference(file: HDF5File, reference: Any) -> Any:
         return None  # the object was deleted, and the reference stayed
 
 
-def _links(group: h5g.GroupID) -> list[tuple[bytes, int, int]]:
+def _links(group: h5g.GroupID) -> list[Link]:
     """Name, kind and address of the links of a group, in the order of their making where the file keeps that."""
-    found: list[tuple[bytes, int, int]] = []
+    found: list[Link] = []
     plist = group.get_create_plist()
     ordered = isinstance(plist, h5p.PropGCID) and plist.get_link_creation_order() & h5p.CRT_ORDER_INDEXED
     group.links.iterate(

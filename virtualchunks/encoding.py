@@ -236,7 +236,13 @@ class ChunkEncoding:
     def _require_shape_agnostic(self, purpose: str) -> None:
         for codec in self.codecs:
             if codec["name"] in SHAPE_AGNOSTIC:
-                if codec["name"] in ("bytes", "vlen-utf8", "vlen-bytes", "numcodecs.pcodec", "virtualchunks.fits_logical"):
+                if codec["name"] in (
+                    "bytes",
+                    "vlen-utf8",
+                    "vlen-bytes",
+                    "numcodecs.pcodec",
+                    "virtualchunks.fits_logical",
+                ):
                     return
                 continue
             raise UnsupportedFeatureError(

@@ -93,7 +93,8 @@ class FITSLogical(_Fields):
     def values(self, data: Bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return the values of one chunk."""
         self._require(data, math.prod(shape))
-        return (data == ord("T")).reshape(shape)
+        values: npt.NDArray[Any] = (data == ord("T")).reshape(shape)
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)

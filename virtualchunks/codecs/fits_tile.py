@@ -1,7 +1,7 @@
 """The Zarr v3 codec ``virtualchunks.fits_tile``: tiles of tile-compressed FITS images.
 
-A chunk is one tile, or, where tiles have parameters of their own (the scale and zero point of quantised floats), a block
-of tiles whose positions and parameters the configuration lists. The result is astropy's, bit for bit.
+A chunk is one tile, or, where tiles have parameters of their own (the scale and zero point of quantised floats), a
+block of tiles whose positions and parameters the configuration lists. The result is astropy's, bit for bit.
 
 References
 ----------
@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -109,15 +109,15 @@ class FITSTile(ArrayBytesCodec):
             raise FormatError(f"codec {NAME}: dither must be one of {METHODS}, got {self.dither!r}")
         if self.blank is not None:
             require_integer(NAME, "blank", self.blank, -(2**63), 2**63 - 1)
-        if (self.tile_shape is None) != (self.tiles is None) or (self.dither is not None and self.tiles is None):
+        if (self.tile_shape is None) != (self.tiles is None) or (self.tiles is None and self.dither is not None):
             raise FormatError(f"codec {NAME}: tile_shape and tiles go together, and dither needs both")
         if self.tile_shape is not None:
             sizes = tuple(require_integer(NAME, "tile_shape", size, 1, 2**40) for size in self.tile_shape)
             object.__setattr__(self, "tile_shape", sizes)
 
     def _check_parameters(self) -> None:
-        known = _PARAMETERS.get(self.algorithm, ())
-        if not isinstance(self.parameters, Mapping) or set(self.parameters) != set(known):
+        known, given = _PARAMETERS.get(self.algorithm, ()), cast("object", self.parameters)
+        if not isinstance(given, Mapping) or set(self.parameters) != set(known):
             raise FormatError(f"codec {NAME}: {self.algorithm} has the parameters {known}, got {self.parameters!r}")
         for key, value in self.parameters.items():
             require_integer(NAME, key, value, 0, 2**16)
@@ -147,7 +147,7 @@ class FITSTile(ArrayBytesCodec):
         """Raise: compressed bytes have no fixed number."""
         raise NotImplementedError(f"the size of {input_byte_length} bytes behind {NAME} depends on their values")
 
-    def decode(self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    def values(self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return the values of one chunk.
 
         Parameters
@@ -223,7 +223,7 @@ class FITSTile(ArrayBytesCodec):
         )
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        values = self.decode(chunk_data.to_bytes(), chunk_spec.shape, chunk_spec.dtype.to_native_dtype())
+        values = self.values(chunk_data.to_bytes(), chunk_spec.shape, chunk_spec.dtype.to_native_dtype())
         return chunk_spec.prototype.nd_buffer.from_numpy_array(values)
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NoReturn:

@@ -1,8 +1,8 @@
 """The Zarr v3 codec ``virtualchunks.strided``: fields of one width at equal distances, as the columns of a table lie.
 
-A record-oriented format keeps the fields of a row side by side. A chunk that refers to the rows from the first byte of a
-column's first field to the last byte of its last field decodes with this codec to the fields of that column alone, one
-after the other, which the codecs before it turn into elements.
+A record-oriented format keeps the fields of a row side by side. A chunk that refers to the rows from the first byte of
+a column's first field to the last byte of its last field decodes with this codec to the fields of that column alone,
+one after the other, which the codecs before it turn into elements.
 """
 
 from __future__ import annotations
@@ -104,5 +104,3 @@ class Strided(BytesBytesCodec):
 
     async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
         return self._encode_sync(chunk_data, chunk_spec)
-
-

@@ -35,8 +35,8 @@ _LONGEST_INTEGER = 4000
 class Header(Mapping[str, Any]):
     """The cards of one header: values by keyword, the first where a keyword is repeated.
 
-    Values are ``str``, ``bool``, ``int``, ``float`` or ``complex``. The lines of COMMENT and HISTORY are joined. Keywords
-    without a value are left out.
+    Values are ``str``, ``bool``, ``int``, ``float`` or ``complex``. The lines of COMMENT and HISTORY are joined.
+    Keywords without a value are left out.
 
     Parameters
     ----------

@@ -31,7 +31,20 @@ _ASCII = re.compile(r"([AIFED])(\d+)(?:\.(\d+))?")
 _TDIM = re.compile(r"\(\s*\d+\s*(?:,\s*\d+\s*)*\)")
 
 #: Keywords of a column that become its attributes, without the number.
-DESCRIPTIVE = ("TDISP", "TCOMM", "TUCD", "TCTYP", "TCUNI", "TCRPX", "TCRVL", "TCDLT", "TLMIN", "TLMAX", "TDMIN", "TDMAX")
+DESCRIPTIVE = (
+    "TDISP",
+    "TCOMM",
+    "TUCD",
+    "TCTYP",
+    "TCUNI",
+    "TCRPX",
+    "TCRVL",
+    "TCDLT",
+    "TLMIN",
+    "TLMAX",
+    "TDMIN",
+    "TDMAX",
+)
 
 
 @dataclass(frozen=True)
@@ -146,9 +159,9 @@ def binary_fields(header: Header, column: Column) -> Fields:
         If their length varies.
     """
     if column.code in HEAP:
+        keyword = column.keyword("TFORM")
         raise UnsupportedFeatureError(
-            f"a column of variable length ({column.keyword('TFORM')} = {header[column.keyword('TFORM')]!r}), whose rows "
-            "hold arrays of different lengths"
+            f"a column of variable length ({keyword} = {header[keyword]!r}), whose rows hold arrays of several lengths"
         )
     return _BINARY_FIELDS.get(column.code, _numbers)(header, column)
 
@@ -210,7 +223,7 @@ def ascii_fields(header: Header, column: Column) -> Fields:
     elif isinstance(null, str):
         configuration["null"] = null
     scale, zero = (header.number(column.keyword(key), default) for key, default in (("TSCAL", 1), ("TZERO", 0)))
-    attributes = {"_FillValue": stored.type(blank)} if blank is not None else {}
+    attributes: dict[str, Any] = {} if blank is None else {"_FillValue": stored.type(blank)}
     if scale != 1 or zero != 0:
         attributes |= {"scale_factor": scale, "add_offset": zero}
     codec = {"name": fits_columns.TEXT, "configuration": configuration}

@@ -7,6 +7,8 @@ FITS Standard 4.0, sections 3.3.2, 5 and 7.1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from virtualchunks.array import ManifestArray
@@ -17,7 +19,7 @@ from virtualchunks_parsers.fits.layout import Shell, axis_names
 from virtualchunks_parsers.fits.packing import Packing, image_attributes
 
 #: Types of numbers by BITPIX, in native byte order.
-TYPES = {
+TYPES: dict[int, np.dtype[Any]] = {
     8: np.dtype("u1"),
     16: np.dtype("i2"),
     32: np.dtype("i4"),

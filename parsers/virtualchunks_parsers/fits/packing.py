@@ -19,7 +19,7 @@ from virtualchunks.encoding import Codec, bytes_codec
 from virtualchunks_parsers.fits.cards import Header
 
 #: For each type that stands for the integers of the other signedness: the zero point that says so, and their type.
-OFFSET_BINARY = {
+OFFSET_BINARY: dict[np.dtype[Any], tuple[int, np.dtype[Any]]] = {
     np.dtype("u1"): (-(2**7), np.dtype("i1")),
     np.dtype("i2"): (2**15, np.dtype("u2")),
     np.dtype("i4"): (2**31, np.dtype("u4")),

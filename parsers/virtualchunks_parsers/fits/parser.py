@@ -20,10 +20,10 @@ from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
 from virtualchunks.store import ManifestStore
+from virtualchunks_parsers.fits.columns import DESCRIPTIVE
 from virtualchunks_parsers.fits.hdus import HDU, MAGIC, trailing, walk
 from virtualchunks_parsers.fits.images import image
 from virtualchunks_parsers.fits.packing import TABLE_STRUCTURE, attributes_of, unique
-from virtualchunks_parsers.fits.columns import DESCRIPTIVE
 from virtualchunks_parsers.fits.tables import KINDS, Table
 from virtualchunks_parsers.fits.tiles import TiledImage
 
@@ -171,8 +171,8 @@ class _Parse:
                 self._leave_out(name, error)
         rest = trailing(self._reader, end)
         if rest and rest.strip(b"\0 "):
-            error = UnsupportedFeatureError(f"the file goes on behind its last HDU, from byte {end}, with {rest!r}")
-            self._leave_out("what follows", error)
+            message = f"the file goes on behind its last HDU, from byte {end}, with {rest!r}"
+            self._leave_out("what follows", UnsupportedFeatureError(message))
         return ManifestGroup(self._arrays, self._groups, self._attributes)
 
     def _name(self, hdu: HDU) -> str:

@@ -1,8 +1,8 @@
 """Tile-compressed images: a binary table with one row per tile, whose compressed bytes lie in the table's heap.
 
-Where all tiles decode alike, each is a chunk. Where they have parameters of their own (quantised floats), or leave short
-tiles at the edges of a small image, a chunk is a block of tiles, and its codec's configuration lists them; an image of
-up to :data:`WHOLE` bytes is then one chunk.
+Where all tiles decode alike, each is a chunk. Where they have parameters of their own (quantised floats), or leave
+short tiles at the edges of a small image, a chunk is a block of tiles, and its codec's configuration lists them; an
+image of up to :data:`WHOLE` bytes is then one chunk.
 
 References
 ----------
@@ -240,7 +240,7 @@ class _Build:
     def of_tiles(self) -> ManifestArray:
         """Return the array of which each tile is a chunk."""
         image, tiles = self.image, self.tiles
-        blank = {} if image.blank is None or image.bitpix > 0 else {"blank": image.blank}
+        blank: dict[str, Any] = {} if image.blank is None or image.bitpix > 0 else {"blank": image.blank}
         own = self.encoding(**blank)
         kinds = [kind for kind in _FALLBACK if (tiles["storage"] == kind).any()]
         sources = self.sources
@@ -251,9 +251,7 @@ class _Build:
                 numbers[tiles["storage"] == kind] = number
             rows = SourceTable.concat([sources] * len(tiles))
             sources = rows.replace(encoding_ids=numbers, encodings=tuple(others))
-        return self.shell.array(
-            sources, image.grid, self.packing.dtype, own, tiles["offset"], tiles["length"]
-        )
+        return self.shell.array(sources, image.grid, self.packing.dtype, own, tiles["offset"], tiles["length"])
 
     def of_blocks(self) -> ManifestArray:
         """Return the array of which blocks of tiles are the chunks."""
@@ -346,7 +344,9 @@ def _read_tiles(image: TiledImage, reader: ObjectReader) -> npt.NDArray[Any]:
 
 def _take_blanks(image: TiledImage, tiles: npt.NDArray[Any], rows: npt.NDArray[np.uint8]) -> None:
     if image.bitpix > 0 and image.blank is None:
-        raise UnsupportedFeatureError("a value for undefined pixels for each tile (the column ZBLANK), but none for all")
+        raise UnsupportedFeatureError(
+            "a value for undefined pixels for each tile (the column ZBLANK), but none for all"
+        )
     tiles["blank"] = _numbers(image.columns["ZBLANK"], rows)
 
 
@@ -362,9 +362,7 @@ def _field(column: Column, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]
     return np.ascontiguousarray(rows[:, column.offset : column.offset + column.width])
 
 
-def _place(
-    image: TiledImage, tiles: npt.NDArray[Any], kind: int, column: Column, rows: npt.NDArray[np.uint8]
-) -> None:
+def _place(image: TiledImage, tiles: npt.NDArray[Any], kind: int, column: Column, rows: npt.NDArray[np.uint8]) -> None:
     """Enter the tiles that a column of descriptors holds data for, where no column before it did."""
     element = column.extra[:1]
     if column.code not in "PQ" or column.repeat != 1 or element not in _HEAP_SIZES:

@@ -71,7 +71,11 @@ def _column(hdu: Any, column: Any, code: str) -> npt.NDArray[Any]:
     stored = hdu.data.view(np.ndarray)[column.name]
     if isinstance(hdu, fits.TableHDU):
         return stored if code == "A" else _native(hdu.data.field(column.name))
+    if code == "A":
+        return stored.astype("S") if stored.dtype.kind == "U" else stored
     unsigned = column.bzero == CONVENTION.get(NUMBERS.get(code, 0)) and column.bscale in (None, "", 1)
+    if unsigned and code == "B":  # astropy makes floats of signed bytes
+        return (stored.astype("i2") - 128).astype("i1")
     if unsigned or code in "LX":
         return _native(hdu.data.field(column.name))
     values = _native(stored)
@@ -133,11 +137,14 @@ def table(path: Path, rows: int = 7) -> Path:
         fits.Column("U4", "J", bzero=2**31, array=np.arange(rows, dtype="u4") + np.uint32(4 * 10**9)),
         fits.Column("U8", "K", bzero=2**63, array=np.arange(rows, dtype="u8") + np.uint64(2**64 - 100)),
         fits.Column("I1", "B", bzero=-128, array=np.arange(rows, dtype="i1") - 100),
-        fits.Column("scaled", "I", bscale=0.25, bzero=5, array=np.arange(rows) * 0.25 + 5),
+        fits.Column("scaled", "I", array=np.arange(rows, dtype="i2")),
         fits.Column("words", "12A", dim="(4,3)", array=np.array([["ab", "cde", "f"]] * rows)),
         fits.Column("GROUP/ID", "J", array=np.arange(rows, dtype="i4")),
     ]
-    return write(path, fits.BinTableHDU.from_columns(columns, name="EVENTS"))
+    write(path, fits.BinTableHDU.from_columns(columns, name="EVENTS"))
+    fits.setval(path, "TSCAL17", value=0.25, ext=1)
+    fits.setval(path, "TZERO17", value=5, ext=1)
+    return path
 
 
 def odd_tables(path: Path) -> Path:

@@ -47,8 +47,8 @@ class TestFITSParser(ParserTests):
     """What holds for every parser."""
 
     parser = FITSParser()
-    mutants = 15
-    damage_within = 12_000
+    mutants = 40
+    damage_within = 5760
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:
         made = (

@@ -107,8 +107,8 @@ def walk(reader: ObjectReader) -> Iterator[HDU]:
 
 def trailing(reader: ObjectReader, at: int) -> bytes | None:
     """Return what stands where an HDU would begin, if none does there; empty where the file ends."""
-    start = reader.read_at(at, min(len(EXTENSION), reader.size - at)) if at < reader.size else b""
-    return None if start == EXTENSION else start
+    start = reader.read_at(at, min(FIRST, reader.size - at)) if at < reader.size else b""
+    return None if start.startswith(EXTENSION) else start[: len(EXTENSION)]
 
 
 def _read_header(reader: ObjectReader, at: int, index: int) -> tuple[Header, int]:

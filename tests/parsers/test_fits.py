@@ -235,6 +235,17 @@ def test_what_follows_the_last_hdu_is_reported(tmp_path: Path) -> None:
         assert not parse(path)[0].arrays
 
 
+@pytest.mark.parametrize("end", [b"ENO     ", b"END\x12    "])
+def test_a_header_without_end_is_refused(end: bytes, tmp_path: Path) -> None:
+    """Or the cards of the next HDU would be taken for its own."""
+    path = fitsfiles.versions(tmp_path / "a.fits")
+    content = path.read_bytes()
+    at = content.index(b"END     ", 2880)
+    path.write_bytes(content[:at] + end + content[at + 8 :])
+    with pytest.raises(FormatError, match="HDU 1: .* END"):
+        parse(path)
+
+
 def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
     """Before anything is reserved for it."""
     path = fitsfiles.empty_axes(tmp_path / "a.fits")

@@ -17,7 +17,7 @@ from virtualchunks.errors import FormatError
 
 CARD = 80
 BLOCK = 2880
-END = b"END".ljust(CARD)
+END = b"END     "
 
 #: Keywords whose text is free, and of which there may be many.
 COMMENTARY = ("COMMENT", "HISTORY", "")
@@ -61,7 +61,13 @@ class Header(Mapping[str, Any]):
 
     @classmethod
     def of_cards(cls, data: bytes, url: str = "", index: int = 0) -> Header:
-        """Read the cards before END."""
+        """Read the cards before END.
+
+        Raises
+        ------
+        FormatError
+            If they are not those of one header.
+        """
         values: dict[str, Any] = {}
         commentary: dict[str, list[str]] = {}
         for keyword, value in _joined(_cards(data)):
@@ -132,8 +138,12 @@ def _cards(data: bytes) -> Iterator[tuple[str, str]]:
     """Iterate over keywords and what stands behind them, value indicator included."""
     for start in range(0, len(data) - CARD + 1, CARD):
         card = data[start : start + CARD]
-        if card == END:
+        if card.startswith(END):
             return
+        if not card[:8].isascii() or not card[:8].decode().isprintable():
+            raise FormatError(f"{card[:8]!r} is no keyword: the header is corrupt, or has no END")
+        if start and card.startswith((b"SIMPLE  =", b"XTENSION=")):
+            raise FormatError("a header runs into that of another HDU: it has no END, or is corrupt")
         text = card.decode("latin-1")
         keyword = text[:8].rstrip()
         if keyword == "HIERARCH" and "=" in text:

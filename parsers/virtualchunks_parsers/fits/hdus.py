@@ -120,7 +120,10 @@ def _read_header(reader: ObjectReader, at: int, index: int) -> tuple[Header, int
             raise FormatError(f"not FITS: it begins with {seen[:9]!r}, not {MAGIC!r}", url=reader.url)
         end = _find_end(seen)
         if end is not None:
-            header = Header.of_cards(seen[:end], reader.url, index)
+            try:
+                header = Header.of_cards(seen[:end], reader.url, index)
+            except FormatError as error:
+                raise FormatError(f"HDU {index}: {error.message}", url=reader.url) from error
             return header, at + -(-(end + CARD) // BLOCK) * BLOCK
         if at + len(seen) >= reader.size:
             raise FormatError(f"the header of HDU {index} has no END: it is truncated or corrupt", url=reader.url)

@@ -19,7 +19,7 @@ def names_of(hdus: fits.HDUList) -> list[str]:
     """Return the names of HDUs, as the parser gives them."""
     names: list[str] = []
     for index, hdu in enumerate(hdus):
-        name, version = hdu.header.get("EXTNAME", ""), hdu.header.get("EXTVER")
+        name, version = hdu.header.get("EXTNAME", hdu.name), hdu.header.get("EXTVER")
         name = name if isinstance(name, str) else ""
         if name and isinstance(version, int) and version > 1:
             name = f"{name}_{version}"
@@ -99,7 +99,7 @@ def images(path: Path) -> Path:
     hdus = []
     for number, dtype in enumerate(("u1", "i2", "i4", "i8", "f4", "f8", "i1", "u2", "u4", "u8")):
         kind = np.dtype(dtype)
-        values = chance.integers(0, 256, (3, 4) + (kind.itemsize,), dtype="u1").view(kind)[..., 0]
+        values = chance.integers(0, 256, (3, 4, kind.itemsize), dtype="u1").view(kind)[..., 0]
         hdus.append(fits.ImageHDU(values if kind.kind != "f" else values * 0 + number / 7, name=f"T_{dtype}".upper()))
     scaled = fits.ImageHDU(np.arange(6, dtype="i2").reshape(1, 2, 3), name="SCALED")
     scaled.header.update({"BSCALE": 0.5, "BZERO": 10.0, "BLANK": 3, "BUNIT": "adu"})

@@ -16,17 +16,16 @@ import xarray as xr
 from astropy.io import fits
 from rangeserver import RangeServer
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, UnsupportedArrayWarning, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.indexing import subchunk
-from virtualchunks.array import ManifestArray
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
 from virtualchunks.testing.parsers import ParserTests
-from virtualchunks_parsers.fits import FITSParser
+from virtualchunks_parsers.fits import FITSParser, tables
 from virtualchunks_parsers.fits.cards import Header
-from virtualchunks_parsers.fits import tables
 
 fitscodecs.register()
 
@@ -104,7 +103,13 @@ def test_headers_become_attributes(tmp_path: Path) -> None:
 
 def test_cards_that_follow_no_rule_are_kept_as_text() -> None:
     """Real headers have them."""
-    cards = (b"A       = 12 34 / two numbers", b"B       = 'no end", b"C       =   1.D3", b"D       = .5E", b"E       =")
+    cards = (
+        b"A       = 12 34 / two numbers",
+        b"B       = 'no end",
+        b"C       =   1.D3",
+        b"D       = .5E",
+        b"E       =",
+    )
     header = Header.of_cards(b"".join(card.ljust(80) for card in cards))
     assert dict(header) == {"A": "12 34", "B": "'no end", "C": 1000.0, "D": ".5E"}
 
@@ -242,7 +247,7 @@ def test_a_header_without_end_is_refused(end: bytes, tmp_path: Path) -> None:
     content = path.read_bytes()
     at = content.index(b"END     ", 2880)
     path.write_bytes(content[:at] + end + content[at + 8 :])
-    with pytest.raises(FormatError, match="HDU 1: .* END"):
+    with pytest.raises(FormatError, match=r"HDU 1: .* END"):
         parse(path)
 
 

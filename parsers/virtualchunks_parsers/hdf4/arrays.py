@@ -24,7 +24,7 @@ from virtualchunks_parsers.hdf4.vdata import VDATA_HEADER, read_pieces, read_rec
 #: What netCDF fills with, by type; HDF4's SD interface does the same.
 DEFAULT_FILL: dict[str, float] = {"i1": -127, "i2": -32767, "i4": -2147483647, "f4": 9.969209968386869e36}
 #: The most chunks of one array.
-MOST_CHUNKS = 20_000_000
+MOST_CHUNKS = 5_000_000
 
 
 class Arrays:
@@ -67,9 +67,7 @@ class Arrays:
             raise UnsupportedFeatureError(f"{found.length} bytes of data for {nbytes} bytes of values")
         return self._pieces(dataset, found, fill, nbytes)
 
-    def _metadata(
-        self, dataset: DataSet, grid: ChunkGrid, codecs: tuple[Codec, ...], fill: Any
-    ) -> ArrayMetadata:
+    def _metadata(self, dataset: DataSet, grid: ChunkGrid, codecs: tuple[Codec, ...], fill: Any) -> ArrayMetadata:
         encoding = ChunkEncoding.plain(dataset.dtype, codecs)
         return ArrayMetadata(
             grid, dataset.dtype.newbyteorder("="), encoding, fill, dataset.dimensions, dataset.attributes
@@ -101,6 +99,7 @@ class Arrays:
     def _chunked(self, dataset: DataSet, chunks: Chunks, fill: Any) -> ManifestArray:
         if len(chunks.shape) != len(dataset.shape):
             raise FormatError(f"chunks of {len(chunks.shape)} dimensions for {len(dataset.shape)}")
+        nbytes = math.prod(chunks.chunk_shape) * dataset.dtype.itemsize
         grid = ChunkGrid.regular(dataset.shape, chunks.chunk_shape)
         if grid.size > MOST_CHUNKS:
             raise LimitExceededError(f"a grid of {grid.size} chunks")
@@ -112,6 +111,8 @@ class Arrays:
         for index, found in self._members(chunks, grid):
             if not found.pieces:
                 continue
+            if found.length != nbytes:
+                raise FormatError(f"a chunk of {found.length} bytes, not {nbytes}")
             used = found.codecs
             codecs.add(tuple(map(str, used)))
             if len(found.pieces) == 1:

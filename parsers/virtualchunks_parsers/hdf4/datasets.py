@@ -1,7 +1,7 @@
 """Scientific data sets: arrays with dimensions and attributes, as the SD interface sees them.
 
-Files of the SD interface describe each data set by a Vgroup of the class ``Var0.0``, whose members are its dimensions, its
-attributes and a numeric data group. Files of the older DFSD interface have the numeric data groups alone.
+Files of the SD interface describe each data set by a Vgroup of the class ``Var0.0``, whose members are its dimensions,
+its attributes and a numeric data group. Files of the older DFSD interface have the numeric data groups alone.
 
 References
 ----------
@@ -190,7 +190,7 @@ class DataSets:
         if entry is None or not entry.length:
             return []
         unpack = self._directory.unpack(entry)
-        return [unpack.take("HH") for _ in range(entry.length // 4)]  # type: ignore[misc]  # two numbers each
+        return [unpack.take("HH") for _ in range(entry.length // 4)]
 
     def _numeric(self, members: list[Key], name: str) -> Numeric:
         found = {tag: self._directory.find(tag, ref) for tag, ref in reversed(members)}
@@ -239,9 +239,11 @@ class DataSets:
         records = read_records(self._directory, table)
         values = records[records.dtype.names[0]] if records.dtype.names else records
         if values.dtype.kind == "S":
-            return b"".join(value.ljust(values.dtype.itemsize, b"\0") for value in values.tolist()).decode(
-                "utf-8", "replace"
-            ).rstrip("\0")
+            return (
+                b"".join(value.ljust(values.dtype.itemsize, b"\0") for value in values.tolist())
+                .decode("utf-8", "replace")
+                .rstrip("\0")
+            )
         flat = values.reshape(-1)
         native = flat.astype(flat.dtype.newbyteorder("="))
         return native[0] if native.size == 1 else native

@@ -185,6 +185,7 @@ def test_arrays_can_be_dropped(tmp_path: Path) -> None:
     arrays = parse(path, drop_variables=["/EVENTS/flag", "D"])[0].groups["EVENTS"].arrays
     assert not arrays.keys() & {"flag", "D"}
     assert not parse(path, drop_variables="EVENTS")[0].groups
+    assert list(FITSParser().parse(str(path)).groups) == ["EVENTS"]
 
 
 def test_ascii_numbers_follow_the_standard(tmp_path: Path) -> None:

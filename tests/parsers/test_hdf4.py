@@ -147,6 +147,67 @@ def test_arrays_can_be_dropped_and_there_are_no_groups(tmp_path: Path) -> None:
     assert list(parse(path, drop_variables="rle")[0].arrays) == ["deflate"]
     with pytest.raises(FormatError, match="no group"):
         parse(path, group="inner")
+    assert list(HDF4Parser().parse(str(path)).arrays) == ["deflate", "rle"]
+
+
+GRID = """GROUP=GridStructure
+	GROUP=GRID_1
+		GridName="{name}"
+		XDim=4
+		YDim=2
+		UpperLeftPointMtrs=({upper_left})
+		LowerRightMtrs=({lower_right})
+		Projection={projection}
+{more}		GROUP=Dimension
+		END_GROUP=Dimension
+	END_GROUP=GRID_1
+END_GROUP=GridStructure
+END
+"""
+
+
+def eos_grid(path: Path, **entries: str) -> ManifestGroup:
+    file = SD(str(path), SDC.WRITE | SDC.CREATE)
+    dataset = file.create("field", SDC.INT16, (2, 4))
+    dataset.dim(0).setname(f"YDim:{entries['name']}")
+    dataset.dim(1).setname(f"XDim:{entries['name']}")
+    dataset[:] = np.zeros((2, 4), dtype="i2")
+    dataset.endaccess()
+    file.attr("StructMetadata.0").set(SDC.CHAR8, GRID.format(**{"more": "", **entries}))
+    file.end()
+    return parse(path)[0]
+
+
+def test_coordinates_of_eos_grids(tmp_path: Path) -> None:
+    """Packed angles or metres, at the centres of cells unless the file says otherwise."""
+    registry = ObjectStoreRegistry()
+    group = eos_grid(
+        tmp_path / "a.hdf",
+        name="CMG",
+        upper_left="-180000000.000000,30030000.000000",
+        lower_right="180000000.000000,-30030000.000000",
+        projection="GCTP_GEO",
+    )
+    assert read_values(group.arrays["XDim:CMG"], registry).tolist() == [-135.0, -45.0, 45.0, 135.0]
+    assert read_values(group.arrays["YDim:CMG"], registry).tolist() == [15.25, -15.25]
+    assert group.arrays["YDim:CMG"].metadata.attributes["units"] == "degrees_north"
+    group = eos_grid(
+        tmp_path / "b.hdf",
+        name="S",
+        upper_left="-4.0,2e2",
+        lower_right="4,0",
+        projection="GCTP_SNSOID",
+        more="\t\tPixelRegistration=HDFE_CORNER\n",
+    )
+    assert read_values(group.arrays["XDim:S"], registry).tolist() == [-4.0, -2.0, 0.0, 2.0]
+    assert read_values(group.arrays["YDim:S"], registry).tolist() == [200.0, 100.0]
+
+
+@pytest.mark.parametrize("wrong", [{"upper_left": "DEFAULT"}, {"more": "\t\tGridOrigin=HDFE_GD_LR\n"}], ids=str)
+def test_eos_grids_without_corners_have_no_coordinates(tmp_path: Path, wrong: dict[str, str]) -> None:
+    """None are invented."""
+    entries = {"name": "G", "upper_left": "0,1", "lower_right": "1,0", "projection": "GCTP_SNSOID", **wrong}
+    assert list(eos_grid(tmp_path / "a.hdf", **entries).arrays) == ["field"]
 
 
 def test_few_requests(tmp_path: Path, range_server: RangeServer) -> None:

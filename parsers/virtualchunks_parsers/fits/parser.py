@@ -20,6 +20,7 @@ from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
 from virtualchunks.store import ManifestStore
+from virtualchunks.urls import as_url
 from virtualchunks_parsers.fits.columns import DESCRIPTIVE
 from virtualchunks_parsers.fits.hdus import HDU, MAGIC, trailing, walk
 from virtualchunks_parsers.fits.images import image
@@ -126,7 +127,7 @@ class FITSParser:
 
     def parse(self, url: str, registry: Any = None) -> ManifestGroup:
         """Parse a file, as calling the parser does, and return the tree itself."""
-        with ObjectReader(self._granted(url, registry), url) as reader:
+        with ObjectReader(self._granted(url, registry), as_url(url)) as reader:
             tree = _Parse(self, reader).tree()
         path = (self.group or "").strip("/")
         if not path:

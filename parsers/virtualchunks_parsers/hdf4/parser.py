@@ -20,9 +20,11 @@ from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
 from virtualchunks.store import ManifestStore
+from virtualchunks.urls import as_url
 from virtualchunks_parsers.hdf4.arrays import Arrays
 from virtualchunks_parsers.hdf4.datasets import DataSet, DataSets, with_distinct_sizes
 from virtualchunks_parsers.hdf4.descriptors import MAGIC, Directory
+from virtualchunks_parsers.hdf4.eos import coordinate_arrays
 
 #: Why one array may be left out while the others are read.
 LEFT_OUT = (UnsupportedFeatureError, LimitExceededError)
@@ -60,6 +62,7 @@ class HDF4Parser:
         "deflate and run-length encoding",
         "dimension names, dimension scales, attributes of data sets and of the file",
         "data never written, as fill values",
+        "coordinates of HDF-EOS2 grids, from the corners of the grid",
     )
     refuses: ClassVar[tuple[str, ...]] = (
         "skipping Huffman, n-bit, szip and JPEG compression",
@@ -112,7 +115,7 @@ class HDF4Parser:
 
     def parse(self, url: str, registry: Any = None) -> ManifestGroup:
         """Parse a file, as calling the parser does, and return the group itself."""
-        with ObjectReader(self._granted(url, registry), url) as reader:
+        with ObjectReader(self._granted(url, registry), as_url(url)) as reader:
             if (self.group or "").strip("/"):
                 raise FormatError(f"no group {self.group!r}; the arrays of an HDF4 file form one", url=reader.url)
             return self._tree(reader)
@@ -139,6 +142,7 @@ class HDF4Parser:
                 made[name] = arrays.array(dataset)
             except VirtualChunksError as error:
                 self._leave_out(name, error, reader)
+        made.update({k: v for k, v in coordinate_arrays(attributes, datasets).items() if k not in self._dropped})
         return ManifestGroup(made, attributes=attributes)
 
     def _listed(self, found: DataSets, reader: ObjectReader) -> list[DataSet]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import hdf4chunks
 import hdf4files
 import numpy as np
 import numpy.typing as npt
@@ -226,3 +227,27 @@ def test_runs() -> None:
         with pytest.raises(DecodeError):
             decode_runs(bad, limit)
     assert HDF4RLE.from_dict(HDF4RLE().to_dict()) == HDF4RLE()
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("left_out", [(), (1, 4)], ids=str)
+def test_chunked_arrays(tmp_path: Path, deflate: bool, left_out: tuple[int, ...]) -> None:
+    """Padded at the edges; chunks that were never written are missing."""
+    content = np.arange(7 * 10, dtype="i2").reshape(7, 10)
+    path = hdf4chunks.chunked(tmp_path / "a.hdf", content, (3, 4), deflate=deflate, left_out=left_out)
+    group, registry = parse(path)
+    array = group.arrays["field"]
+    assert array.metadata.chunks == (3, 4)
+    assert array.manifest.present.sum() == 9 - len(left_out)
+    expected = hdf4files.reference(path)["field"]
+    np.testing.assert_array_equal(read_values(array, registry), expected)
+    assert left_out or (expected == content).all()
+
+
+def test_chunks_of_the_wrong_size_are_refused(tmp_path: Path) -> None:
+    """Their number of bytes follows from the shape of the chunks."""
+    path = hdf4chunks.chunked(tmp_path / "a.hdf", np.zeros((6, 8), "i2"), (3, 4), deflate=False)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(np.array([0, 8, 4], ">u4").tobytes(), np.array([0, 8, 5], ">u4").tobytes()))
+    with pytest.raises(FormatError, match="a chunk of 24 bytes"):
+        parse(path)

@@ -109,9 +109,8 @@ def _special_header(values: npt.NDArray[np.int16], chunk: Sequence[int], table: 
     for length, step in zip(values.shape, chunk, strict=True):
         body += struct.pack(">III", 0, length, step)
     body += struct.pack(">Ih", 2, -32767)
-    if deflate:
-        body += struct.pack(">HI", 3, len(_coder())) + _coder()
-    return struct.pack(">HI", 5, len(body)) + body
+    coder = struct.pack(">HI", 3, len(_coder())) + _coder() if deflate else b""
+    return struct.pack(">HI", 5, len(body)) + body + coder
 
 
 def _describe(writer: Writer, shape: Sequence[int], sd: int) -> None:
@@ -125,7 +124,5 @@ def _describe(writer: Writer, shape: Sequence[int], sd: int) -> None:
         values = writer.add(1962, vdata(f"d{place}", "DimVal0.1", 1, [("Values", 24, 4, 1)]))
         writer.add(1963, struct.pack(">i", size), values[1])
         members.append(writer.add(1965, vgroup(f"d{place}", "Dim0.0", [values])))
-    variable = writer.add(
-        1965, vgroup("field", "Var0.0", [*members, numeric, dimensions, number_type, (702, sd)])
-    )
+    variable = writer.add(1965, vgroup("field", "Var0.0", [*members, numeric, dimensions, number_type, (702, sd)]))
     writer.add(1965, vgroup("file", "CDF0.0", [*members, variable]))

@@ -239,9 +239,12 @@ def test_chunked_arrays(tmp_path: Path, deflate: bool, left_out: tuple[int, ...]
     array = group.arrays["field"]
     assert array.metadata.chunks == (3, 4)
     assert array.manifest.present.sum() == 9 - len(left_out)
-    expected = hdf4files.reference(path)["field"]
+    expected = content.copy()
+    for number in left_out:
+        expected[array.metadata.grid.cell_slices(np.unravel_index(number, (3, 3)))] = -32767
     np.testing.assert_array_equal(read_values(array, registry), expected)
-    assert left_out or (expected == content).all()
+    if not deflate:
+        np.testing.assert_array_equal(hdf4files.reference(path)["field"], expected)
 
 
 def test_chunks_of_the_wrong_size_are_refused(tmp_path: Path) -> None:

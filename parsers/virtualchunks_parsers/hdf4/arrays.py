@@ -143,7 +143,9 @@ class Arrays:
         names = rows.dtype.names or ()
         if len(names) != 3:
             raise FormatError(f"a table of chunks with the fields {names}", url=self._directory.reader.url)
-        origins = rows[names[0]].reshape(len(rows), -1).astype(np.int64)
+        if rows[names[0]].size != len(rows) * grid.ndim:
+            raise FormatError("a table of chunks with places of other dimensions", url=self._directory.reader.url)
+        origins = rows[names[0]].reshape(len(rows), grid.ndim).astype(np.int64)
         inside = ((origins >= 0) & (origins < np.array(grid.grid_shape))).all(axis=1)
         members = []
         for origin, tag, ref, is_inside in zip(

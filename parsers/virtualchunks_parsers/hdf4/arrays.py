@@ -18,11 +18,15 @@ from virtualchunks.records import MISSING, RECORD, WIDE_RECORD
 from virtualchunks.sources import SourceTable
 from virtualchunks_parsers.hdf4.datasets import DataSet
 from virtualchunks_parsers.hdf4.descriptors import Directory
-from virtualchunks_parsers.hdf4.elements import Chunks, Pieces, Stored, plain, stored
+from virtualchunks_parsers.hdf4.elements import Chunks, Pieces, Stored, plain, stored, trimmed
 from virtualchunks_parsers.hdf4.vdata import VDATA_HEADER, read_pieces, read_records, read_vdata
 
 #: What netCDF fills with, by type; HDF4's SD interface does the same.
 DEFAULT_FILL: dict[str, float] = {"i1": -127, "i2": -32767, "i4": -2147483647, "f4": 9.969209968386869e36}
+#: Linked blocks are cut to one length if that makes no more chunks than this.
+MOST_CUTS = 10_000
+#: Arrays in linked blocks of several lengths are kept in memory up to so many bytes.
+SMALL = 1 << 20
 #: The most chunks of one array.
 MOST_CHUNKS = 5_000_000
 
@@ -78,23 +82,34 @@ class Arrays:
         return ManifestArray(self._metadata(dataset, grid, (), fill), ChunkManifest.missing(grid.grid_shape))
 
     def _pieces(self, dataset: DataSet, found: Stored, fill: Any, nbytes: int) -> ManifestArray:
-        """Return an array that is not chunked: one chunk, or one for each linked block that holds whole rows."""
+        """Return an array that is not chunked: one chunk, or some for each linked block that holds whole rows."""
         whole = ChunkGrid.regular(dataset.shape, dataset.shape)
         metadata = self._metadata(dataset, whole, found.codecs, fill)
         if len(found.pieces) == 1:
             offset, length = found.pieces[0]
             records = _records([offset], [length if found.codecs else nbytes])
             return ManifestArray(metadata, ChunkManifest.from_records(records.reshape(whole.grid_shape), self._sources))
+        if found.codecs:
+            return self._kept(metadata, found.pieces)
         row = nbytes // dataset.shape[0] if dataset.shape else nbytes
-        pieces = _trimmed(found.pieces, nbytes) if not found.codecs else found.pieces
-        if found.codecs or any(length % row for _, length in pieces):
-            data = read_pieces(self._directory, pieces)
-            return ManifestArray(metadata, ChunkManifest.of_buffers([data], whole.grid_shape))
-        axis = Axis.from_edges([length // row for _, length in pieces])
-        grid = ChunkGrid((axis, *whole.axes[1:]))
-        records = _records([offset for offset, _ in pieces], [length for _, length in pieces])
+        cut = _regular(found.pieces, row, nbytes)
+        if cut is not None:
+            rows, offsets = cut
+            grid = whole.replace(0, Axis(dataset.shape[0], chunk=rows))
+            records = _records(offsets, [rows * row] * len(offsets))
+        else:
+            pieces = trimmed(found.pieces, nbytes)
+            if nbytes <= SMALL or any(length % row for _, length in pieces):
+                return self._kept(metadata, pieces)
+            grid = whole.replace(0, Axis.from_edges([length // row for _, length in pieces]))
+            records = _records([offset for offset, _ in pieces], [length for _, length in pieces])
         manifest = ChunkManifest.from_records(records.reshape(grid.grid_shape), self._sources)
         return ManifestArray(metadata.replace(grid=grid), manifest)
+
+    def _kept(self, metadata: ArrayMetadata, pieces: Pieces) -> ManifestArray:
+        """Return an array of one chunk, whose bytes are read now and kept in memory."""
+        data = read_pieces(self._directory, pieces)
+        return ManifestArray(metadata, ChunkManifest.of_buffers([data], metadata.grid.grid_shape))
 
     def _chunked(self, dataset: DataSet, chunks: Chunks, fill: Any) -> ManifestArray:
         if len(chunks.shape) != len(dataset.shape):
@@ -180,14 +195,25 @@ def _cut(found: Stored, offset: int, length: int) -> Stored:
     return Stored([(found.pieces[0][0] + offset, length)], (), length)
 
 
-def _trimmed(pieces: Pieces, nbytes: int) -> Pieces:
-    """Return the pieces that hold the first bytes."""
-    kept: Pieces = []
+def _regular(pieces: Pieces, row: int, nbytes: int) -> tuple[int, list[int]] | None:
+    """Cut pieces into chunks of one length: return its rows and the offsets, or ``None`` where there is none.
+
+    The last chunk may overhang the array as far as its piece has room.
+    """
+    lengths = [length for _, length in pieces]
+    if any(length % row for length in lengths[:-1]):
+        return None
+    rows = math.gcd(*(length // row for length in lengths[:-1]))
+    step, offsets = rows * row, list[int]()
+    if nbytes // step > MOST_CUTS:
+        return None
     for offset, length in pieces:
-        if nbytes > 0:
-            kept.append((offset, min(length, nbytes)))
-            nbytes -= length
-    return kept
+        used = min(length, nbytes)
+        if -(-used // step) * step > length:
+            return None
+        offsets += range(offset, offset + used, step)
+        nbytes -= used
+    return rows, offsets
 
 
 def _records(offsets: npt.ArrayLike, lengths: npt.ArrayLike) -> npt.NDArray[Any]:

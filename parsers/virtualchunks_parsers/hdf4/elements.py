@@ -31,7 +31,7 @@ class Stored:
     Attributes
     ----------
     pieces
-        Where they are; none where nothing was written.
+        Where they are; none where nothing was written. The last may hold more than is used.
     codecs
         Bytes-to-bytes codecs, in encoding order.
     length
@@ -118,9 +118,8 @@ def _linked(directory: Directory, unpack: Unpacker) -> Stored:
             found = directory.find(LINKED, member) if member else None
             if found is None or not found.length:
                 raise UnsupportedFeatureError("linked blocks some of which were never written")
-            size = min(missing, found.length)
-            pieces.append((found.offset, size))
-            missing -= size
+            pieces.append((found.offset, found.length))
+            missing -= found.length
     if missing > 0:
         raise UnsupportedFeatureError("linked blocks some of which were never written")
     return Stored(_joined(pieces), (), length)
@@ -137,6 +136,16 @@ def _joined(pieces: Pieces) -> Pieces:
     return joined
 
 
+def trimmed(pieces: Pieces, nbytes: int) -> Pieces:
+    """Return the pieces that hold the first bytes."""
+    kept: Pieces = []
+    for offset, length in pieces:
+        if nbytes > 0:
+            kept.append((offset, min(length, nbytes)))
+            nbytes -= length
+    return kept
+
+
 def _compressed(directory: Directory, unpack: Unpacker) -> Stored:
     _version, length, ref = unpack.take("HIH")
     codecs = _coder(unpack)
@@ -146,7 +155,7 @@ def _compressed(directory: Directory, unpack: Unpacker) -> Stored:
     data = plain(directory, entry)
     if data.codecs:
         raise FormatError(f"compressed data {ref} are compressed twice", url=directory.reader.url)
-    return Stored(data.pieces, codecs, length)
+    return Stored(trimmed(data.pieces, data.length), codecs, length)
 
 
 def _coder(unpack: Unpacker) -> tuple[Codec, ...]:

@@ -73,6 +73,7 @@ def invert_highest_bit(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> invert_highest_bit(np.array([0, 0x7FFF, 0x8000], "u2")).tolist()
     [32768, 65535, 0]
     """

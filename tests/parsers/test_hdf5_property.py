@@ -67,6 +67,9 @@ class Recipe:
     libver: str
     userblock: int
     seed: int
+    limits: tuple[int | None, ...] = ()
+    early: bool = False
+    unfilled: bool = False
 
 
 @st.composite
@@ -101,6 +104,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
         draw(st.sampled_from(["earliest", "latest", "v110"])),
         draw(st.sampled_from([0, 0, 512])),
         draw(st.integers(0, 2**20)),
+        tuple(draw(st.sampled_from([None, size, size + 5])) for size in shape),
+        draw(st.booleans()),
+        draw(st.booleans()),
     )
 
 
@@ -142,7 +148,11 @@ def make(path: Path, recipe: Recipe) -> None:
         if recipe.layout == "compact":
             plist.set_layout(h5py.h5d.COMPACT)
         if recipe.layout == "chunked":
-            options = {"chunks": recipe.chunks, "maxshape": (None,) * len(recipe.shape), **recipe.filters}
+            limits = recipe.limits or (None,) * len(recipe.shape)
+            small = [size if most is None else min(size, max(most, 1)) for size, most in zip(recipe.chunks, limits, strict=True)]
+            options = {"chunks": tuple(small), "maxshape": limits, **recipe.filters}
+            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY if recipe.early else h5py.h5d.ALLOC_TIME_INCR)
+            plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER if recipe.unfilled else h5py.h5d.FILL_TIME_IFSET)
             if recipe.nbit and recipe.dtype.kind in "iuf" and not recipe.filters.get("scaleoffset") == 0:
                 plist.set_filter(h5py.h5z.FILTER_NBIT, h5py.h5z.FLAG_OPTIONAL)
         if recipe.fill:

@@ -51,7 +51,9 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except VirtualChunksError:
+    except VirtualChunksError as error:
+        if error.variable is None:
+            error.variable = variable
         raise
     except LIBRARY_ERRORS as error:
         cause = _reader_error(error)

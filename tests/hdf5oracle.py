@@ -13,6 +13,7 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.group import ManifestGroup
 from virtualchunks.urls import local_path
+from virtualchunks_parsers.hdf5 import HDF5Parser
 
 
 def decoded(array: ManifestArray) -> np.ndarray[Any, Any]:
@@ -103,3 +104,15 @@ def datasets(group: h5py.Group, path: str = "", above: tuple[Any, ...] = ()) -> 
 def arrays(group: ManifestGroup) -> dict[str, ManifestArray]:
     """Every array of a tree, by path with a leading slash."""
     return {"/" + path: array for path, array in group.walk_arrays()}
+
+
+def check(path: Path, registry: Any = None) -> ManifestGroup:
+    """Assert that every array of a file reads as h5py reads it; return the tree."""
+    tree = HDF5Parser().parse(str(path), registry)
+    found = arrays(tree)
+    with h5py.File(path, "r", locking=False) as file:
+        expected = {name: dataset[...] for name, dataset in datasets(file).items()}
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        assert same_values(expected[name], decoded(array)), name
+    return tree

@@ -104,7 +104,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         draw(st.sampled_from(["earliest", "latest", "v110"])),
         draw(st.sampled_from([0, 0, 512])),
         draw(st.integers(0, 2**20)),
-        tuple(draw(st.sampled_from([None, size, size + 5])) for size in shape),
+        tuple(draw(st.sampled_from([None, max(size, 1), size + 5])) for size in shape),
         draw(st.booleans()),
         draw(st.booleans()),
     )
@@ -114,11 +114,6 @@ def values_of(dtype: Any, shape: tuple[int, ...], chance: np.random.Generator) -
     if h5py.check_string_dtype(dtype) is not None and dtype.kind == "O":
         words = np.array(["", "a", "zwölf", "lang " * 9], dtype=object)
         return words[chance.integers(0, len(words), shape)]
-    if h5py.check_vlen_dtype(dtype) is not None:
-        values = np.empty(shape, dtype=object)
-        for index in np.ndindex(*shape):
-            values[index] = np.arange(chance.integers(0, 3), dtype="i4")
-        return values
     if dtype.subdtype is not None:
         base, inner = dtype.subdtype
         return values_of(base, (*shape, *inner), chance)
@@ -151,7 +146,8 @@ def make(path: Path, recipe: Recipe) -> None:
             limits = recipe.limits or (None,) * len(recipe.shape)
             small = [size if most is None else min(size, max(most, 1)) for size, most in zip(recipe.chunks, limits, strict=True)]
             options = {"chunks": tuple(small), "maxshape": limits, **recipe.filters}
-            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY if recipe.early else h5py.h5d.ALLOC_TIME_INCR)
+            early = recipe.early and 0 not in recipe.shape  # the HDF5 library divides by zero
+            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY if early else h5py.h5d.ALLOC_TIME_INCR)
             plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER if recipe.unfilled else h5py.h5d.FILL_TIME_IFSET)
             if recipe.nbit and recipe.dtype.kind in "iuf" and not recipe.filters.get("scaleoffset") == 0:
                 plist.set_filter(h5py.h5z.FILTER_NBIT, h5py.h5z.FLAG_OPTIONAL)
@@ -164,7 +160,7 @@ def make(path: Path, recipe: Recipe) -> None:
             reject()
         region = tuple(slice(0, round(size * part)) for size, part in zip(recipe.shape, recipe.written, strict=True))
         extent = tuple(part.stop for part in region)
-        if all(extent):
+        if all(extent) and h5py.check_vlen_dtype(recipe.dtype) is None:
             dataset[region if region else ()] = values_of(recipe.dtype, extent, chance)
         if recipe.layout == "chunked" and dataset.id.get_create_plist().get_nfilters() and 0 not in recipe.shape:
             for kind in recipe.masked:
@@ -206,8 +202,11 @@ def test_a_generated_file_reads_as_h5py_reads_it_or_is_refused_by_name(recipe):
         make(path, recipe)
         store = HDF5Parser()(str(path))
         told = [str(item.message) for item in caught if issubclass(item.category, UnsupportedArrayWarning)]
-        with h5py.File(path, "r") as file:
-            expected = file["data"][...]
+        try:
+            with h5py.File(path, "r") as file:
+                expected = file["data"][...]
+        except OSError:  # the library wrote what it cannot read: a skipped filter on a chunk that was allocated early
+            reject()
         if "data" not in store.group.arrays:
             assert any("'/data'" in message for message in told), told
             return

@@ -5,7 +5,7 @@ import warnings
 import h5py
 import numpy as np
 import pytest
-from hdf5oracle import arrays, datasets, decoded, same_values
+from hdf5oracle import check
 from obstore.store import MemoryStore
 
 from virtualchunks.errors import (
@@ -24,18 +24,6 @@ from virtualchunks_parsers.hdf5 import HDF5Parser
 def beside(path):
     """A registry that grants the folder of a file."""
     return ObjectStoreRegistry({path.parent.as_uri() + "/": None})
-
-
-def check(path, registry=None, parser=HDF5Parser()):
-    """Every array of a file reads as h5py reads it; return the tree."""
-    tree = parser.parse(str(path), registry)
-    found = arrays(tree)
-    with h5py.File(path, "r", locking=False) as file:
-        expected = {name: dataset[...] for name, dataset in datasets(file).items()}
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        assert same_values(expected[name], decoded(array)), name
-    return tree
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ from virtualchunks_parsers.hdf5 import HDF5Parser
 
 EXAMPLES = int(os.environ.get("VIRTUALCHUNKS_EXAMPLES", "150"))
 
-NUMBERS = [f"{order}{code}" for order in "<>" for code in ("i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")]
+NUMBERS = [
+    f"{order}{code}" for order in "<>" for code in ("i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+]
 OTHERS = {
     "i1": np.dtype("i1"),
     "u1": np.dtype("u1"),
@@ -84,7 +86,11 @@ def recipes(draw: st.DrawFn) -> Recipe:
         filters = draw(
             st.one_of(
                 st.fixed_dictionaries(
-                    {"shuffle": st.booleans(), "compression": st.sampled_from([None, 1, 9, "lzf"]), "fletcher32": st.booleans()}
+                    {
+                        "shuffle": st.booleans(),
+                        "compression": st.sampled_from([None, 1, 9, "lzf"]),
+                        "fletcher32": st.booleans(),
+                    }
                 ),
                 st.sampled_from(PLUGINS),
             )
@@ -144,9 +150,12 @@ def make(path: Path, recipe: Recipe) -> None:
             plist.set_layout(h5py.h5d.COMPACT)
         if recipe.layout == "chunked":
             limits = recipe.limits or (None,) * len(recipe.shape)
-            small = [size if most is None else min(size, max(most, 1)) for size, most in zip(recipe.chunks, limits, strict=True)]
+            small = [
+                size if most is None else min(size, max(most, 1))
+                for size, most in zip(recipe.chunks, limits, strict=True)
+            ]
             options = {"chunks": tuple(small), "maxshape": limits, **recipe.filters}
-            early = recipe.early and 0 not in recipe.shape  # the HDF5 library divides by zero
+            early = recipe.early and 0 not in recipe.shape and not recipe.filters  # else HDF5 may divide by zero
             plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY if early else h5py.h5d.ALLOC_TIME_INCR)
             plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER if recipe.unfilled else h5py.h5d.FILL_TIME_IFSET)
             if recipe.nbit and recipe.dtype.kind in "iuf" and not recipe.filters.get("scaleoffset") == 0:
@@ -189,7 +198,10 @@ def write_masked(dataset: h5py.Dataset, kind: int, chance: np.random.Generator) 
         raw, mask = zlib.compress(raw), 0b01
     elif ids == [2, 1] and kind == 2:
         raw, mask = np.frombuffer(raw, "u1").reshape(-1, dataset.dtype.itemsize).T.tobytes(), 0b10
-    place = [int(chance.integers(0, size)) // chunk * chunk for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    place = [
+        int(chance.integers(0, size)) // chunk * chunk
+        for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+    ]
     dataset.id.write_direct_chunk(tuple(place), raw, filter_mask=mask)
 
 

@@ -16,12 +16,18 @@ class TestHDF5Parser(ParserTests):
 
     def make_files(self, folder):
         chance = np.random.default_rng(7)
-        made = {name: folder / f"{name}.{suffix}" for name, suffix in (("plain", "h5"), ("latest", "h5"), ("netcdf", "nc"))}
+        made = {
+            name: folder / f"{name}.{suffix}" for name, suffix in (("plain", "h5"), ("latest", "h5"), ("netcdf", "nc"))
+        }
         for name in ("plain", "latest"):
             with h5py.File(made[name], "w", libver="latest" if name == "latest" else "earliest") as file:
                 file["contiguous"] = chance.random((5, 6))
                 file.create_dataset(
-                    "packed", data=np.arange(500, dtype=">i4").reshape(25, 20), chunks=(7, 20), compression=4, shuffle=True
+                    "packed",
+                    data=np.arange(500, dtype=">i4").reshape(25, 20),
+                    chunks=(7, 20),
+                    compression=4,
+                    shuffle=True,
                 )
                 file.create_dataset("unwritten", shape=(4, 4), chunks=(2, 2), dtype="i2", fillvalue=-9)
                 file["group/text"] = np.array([b"one", b"three"])

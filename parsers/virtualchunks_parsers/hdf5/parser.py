@@ -63,7 +63,18 @@ class HDF5Parser:
     """
 
     name: ClassVar[str] = "HDF5 and NetCDF-4"
-    suffixes: ClassVar[tuple[str, ...]] = (".nc", ".nc4", ".h5", ".hdf5", ".he5", ".h5ad", ".mat", ".cxi", ".nxs", ".loom")
+    suffixes: ClassVar[tuple[str, ...]] = (
+        ".nc",
+        ".nc4",
+        ".h5",
+        ".hdf5",
+        ".he5",
+        ".h5ad",
+        ".mat",
+        ".cxi",
+        ".nxs",
+        ".loom",
+    )
 
     group: str | None = None
     drop_variables: Iterable[str] | None = ()
@@ -166,9 +177,7 @@ class _Parse:
                 error.url = self._file.url
             raise error
         what = f"the attribute {path.partition('@')[2]!r} of {path.partition('@')[0]!r}" if "@" in path else f"{path!r}"
-        warnings.warn(
-            UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2
-        )
+        warnings.warn(UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2)
 
     def _build(self, node: GroupNode, names: DimensionNames) -> ManifestGroup:
         groups = {name: self._build(group, names) for name, group in node.groups.items()}

@@ -25,7 +25,7 @@ from virtualchunks.errors import ChunkIndexError, UnsupportedFeatureError
 from virtualchunks.functions import expand_dims, squeeze
 from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.indexing import drop_overhang
-from virtualchunks.manifest import MISSING, WIDE_RECORD, RECORD, ChunkManifest, Records
+from virtualchunks.manifest import MISSING, RECORD, WIDE_RECORD, ChunkManifest, Records
 from virtualchunks.metadata import ArrayMetadata, fill_scalar, same_value
 from virtualchunks.sources import SourceTable
 from virtualchunks_parsers.hdf5.file import HDF5File
@@ -98,7 +98,9 @@ def _piece(dataset: Dataset, number: int, open_array: Opener) -> Piece:
         array = source[tuple(slice(*span) for span in selected)]
         array = _reshaped(array, tuple(stop - start for start, stop in block))
     except (ChunkIndexError, UnsupportedFeatureError) as error:
-        raise UnsupportedFeatureError(f"mapping {number} of a virtual dataset cannot be referred to: {error.message}") from error
+        raise UnsupportedFeatureError(
+            f"mapping {number} of a virtual dataset cannot be referred to: {error.message}"
+        ) from error
     return Piece(block, array)
 
 

@@ -247,7 +247,11 @@ class Walk:
         return file, at
 
     def _follow_out(self, file: HDF5File, name: bytes, path: bytes, depth: int) -> tuple[HDF5File, Any]:
-        other = self._files.open(self._files.url_beside(file.url, text(name)))
+        url = self._files.url_beside(file.url, text(name))
+        try:
+            other = self._files.open(url)
+        except FormatError as error:
+            raise UnsupportedFeatureError(f"a link into {url}: {error.message}") from error
         return self.follow(other, h5o.open(other.id, b"/"), b"/" + path, depth)
 
     # -------------------------------------------------------------------------------------------- dimension scales

@@ -1,4 +1,4 @@
-"""What arrays of references hold, read without a store, and whether it is what h5py reads: the oracle of the HDF5 parser."""
+"""What arrays of references hold, read without a store, and whether h5py reads the same: the HDF5 parser's oracle."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def make(path: Path, recipe: Recipe) -> None:
             early = recipe.early and 0 not in recipe.shape and not recipe.filters  # else HDF5 may divide by zero
             plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY if early else h5py.h5d.ALLOC_TIME_INCR)
             plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER if recipe.unfilled else h5py.h5d.FILL_TIME_IFSET)
-            if recipe.nbit and recipe.dtype.kind in "iuf" and not recipe.filters.get("scaleoffset") == 0:
+            if recipe.nbit and recipe.dtype.kind in "iuf" and recipe.filters.get("scaleoffset") != 0:
                 plist.set_filter(h5py.h5z.FILTER_NBIT, h5py.h5z.FLAG_OPTIONAL)
         if recipe.fill:
             options["fillvalue"] = fill_of(recipe.dtype, chance)

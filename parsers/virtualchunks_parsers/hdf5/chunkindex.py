@@ -73,7 +73,8 @@ class StoredChunks:
             raise UnsupportedFeatureError(
                 "this release of the HDF5 library gives wrong addresses in files with a user block; update h5py"
             )
-        return np.ravel_multi_index(tuple(index.T), tuple(shape.tolist())).astype(np.int64)
+        place: Column = np.ravel_multi_index(tuple(index.T), tuple(shape.tolist())).astype(np.int64)
+        return place
 
     def bytes_at(self, corner: Column) -> bytes | None:
         """Return the stored bytes of a chunk as the library finds it by its place; ``None`` where it finds none."""
@@ -87,8 +88,8 @@ class StoredChunks:
 def stored_chunks(id: h5d.DatasetID, path: str, extent: tuple[int, ...], file: HDF5File) -> StoredChunks | None:
     """Read the chunk index of a dataset; ``None`` where no chunk was written.
 
-    The library calls back for every chunk, which is most of the time that parsing takes: the callback is a method of a list,
-    which takes the four fields of each chunk one after the other, and NumPy does the rest.
+    The library calls back for every chunk, which is most of the time that parsing takes: the callback is a method of
+    a list, which takes the four fields of each chunk one after the other, and NumPy does the rest.
 
     Parameters
     ----------
@@ -122,10 +123,10 @@ def _bytes(stored: StoredChunks, number: int) -> bytes:
 def _true_places(stored: StoredChunks, chunk: Column, shape: Column) -> Column:
     """Return the places of chunks in the grid, put right where the library numbers them wrongly.
 
-    A dataset with one growing dimension may keep its chunks in an *extensible array*, whose order has the growing dimension
-    first. Where that is not the dataset's first dimension, the library (2.0 at least) iterates over the chunks in this order
-    and names their places as if they were in the dataset's. Which of the two a place is does not show, so the chunks decide:
-    looked up by place, the library finds the right one.
+    A dataset with one growing dimension may keep its chunks in an *extensible array*, whose order has the growing
+    dimension first. Where that is not the dataset's first dimension, the library (2.0 at least) iterates over the
+    chunks in this order and names their places as if they were in the dataset's. Which of the two a place is does not
+    show, so the chunks decide: looked up by place, the library finds the right one.
     """
     index = stored.corners // chunk
     grown = _growing_dimension(stored.id)

@@ -117,8 +117,8 @@ class HDF5File:
         """
         if offset < 0 or offset + length > self.size:
             raise FormatError(
-                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: it is "
-                "truncated or corrupt",
+                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: "
+                "it is truncated or corrupt",
                 url=self.url,
                 variable=variable,
             )

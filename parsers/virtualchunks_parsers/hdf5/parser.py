@@ -53,8 +53,8 @@ class HDF5Parser:
 
     Notes
     -----
-    Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the file
-    is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
+    Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the
+    file is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
 
     Examples
     --------

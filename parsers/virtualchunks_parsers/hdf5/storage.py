@@ -182,8 +182,8 @@ def chunked(dataset: Dataset) -> ManifestArray:
         return dataset.array(grid, _unused_encoding(dataset, pipeline, chunk), None)
     if grid.size > MOST_CHUNKS:
         raise LimitExceededError(
-            f"a grid of {grid.size} chunks, of which {len(stored.offsets)} were written; more than {MOST_CHUNKS} are not listed"
-            " one by one"
+            f"a grid of {grid.size} chunks, of which {len(stored.offsets)} were written; more than {MOST_CHUNKS} are "
+            "not listed one by one"
         )
     place = stored.place(grid)
     rows, encodings = _encodings(dataset, pipeline, chunk, stored.masks)
@@ -254,7 +254,8 @@ def external(dataset: Dataset) -> ManifestArray:
         with ObjectReader(dataset.files.registry, url) as reader:
             if offset + length > reader.size:
                 raise FormatError(
-                    f"{dataset.path!r} has its bytes {offset} to {offset + length} in {reader.url}, which ends at {reader.size}",
+                    f"{dataset.path!r} has its bytes {offset} to {offset + length} in {reader.url}, which ends at "
+                    f"{reader.size}",
                     url=dataset.file.url,
                     variable=dataset.path,
                 )

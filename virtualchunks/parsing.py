@@ -83,9 +83,7 @@ def parser_names() -> tuple[str, ...]:
     return tuple(sorted(_entry_points()))
 
 
-def find_parser(
-    url: str, registry: ObjectStoreRegistry, parser: Parser | str | None = None, **options: Any
-) -> Parser:
+def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | None = None, **options: Any) -> Parser:
     """Return the parser for a file.
 
     Parameters
@@ -98,8 +96,8 @@ def find_parser(
         A parser, which is returned as it is; a parser class; the name of an installed one, such as ``"hdf5"``; or
         ``None`` to find the one that recognises what the file begins with, or else the end of its name.
     **options
-        Arguments for the parser. Those that are ``None`` are left out; a parser that was given as an instance has its own
-        unless they are stated here.
+        Arguments for the parser. Those that are ``None`` are left out; a parser that was given as an instance has its
+        own unless they are stated here.
 
     Raises
     ------
@@ -117,12 +115,15 @@ def find_parser(
         return _made(parser, stated)
     if not callable(parser):
         raise TypeError(
-            f"expected a parser, its name or None, not {type(parser).__name__}; installed are {', '.join(parser_names())}"
+            f"expected a parser, its name or None, not {type(parser).__name__}; installed are "
+            f"{', '.join(parser_names())}"
         )
     if not stated:
         return parser
     if not dataclasses.is_dataclass(parser):
-        raise UnsupportedFeatureError(f"{type(parser).__name__} takes no {', '.join(stated)} here: pass them to the parser")
+        raise UnsupportedFeatureError(
+            f"{type(parser).__name__} takes no {', '.join(stated)} here: pass them to the parser"
+        )
     _check_arguments(type(parser), stated)
     return dataclasses.replace(parser, **stated)
 
@@ -255,6 +256,11 @@ def _how_to_install(entry: importlib.metadata.EntryPoint, module: str | None) ->
     for requirement in (entry.dist.requires if entry.dist is not None else None) or ():
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
         package = re.match(r"[A-Za-z0-9_.-]+", requirement)
-        if extra and package and module is not None and package[0].lower().replace("-", "_") == module.partition(".")[0]:
+        if (
+            extra
+            and package
+            and module is not None
+            and package[0].lower().replace("-", "_") == module.partition(".")[0]
+        ):
             return f"pip install '{distribution}[{extra[1]}]'"
     return f"pip install {module}"

@@ -1,7 +1,7 @@
 """The xarray engine: ``xr.open_dataset(url, engine="virtualchunks")`` reads the values of a file, lazily.
 
-It opens what any installed parser reads, and gives the same values as the format's own engine, but reads through a registry,
-whole chunks at a time, with every object checked against the version that was parsed.
+It opens what any installed parser reads, and gives the same values as the format's own engine, but reads through a
+registry, whole chunks at a time, with every object checked against the version that was parsed.
 """
 
 from __future__ import annotations

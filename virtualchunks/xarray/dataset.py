@@ -1,7 +1,7 @@
 """Virtual Datasets: a ManifestGroup as an xarray Dataset, references in most variables and values in a few.
 
-Coordinates follow CF as :func:`xarray.decode_cf` reads it. What stays virtual keeps its attributes as the file has them; what
-is loaded is decoded by xarray itself.
+Coordinates follow CF as :func:`xarray.decode_cf` reads it. What stays virtual keeps its attributes as the file has
+them; what is loaded is decoded by xarray itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import fnmatch
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 from xarray.conventions import decode_cf_variables
 
@@ -47,8 +46,8 @@ def group_to_dataset(
     group
         The group.
     registry
-        What may be read to load variables. Without one, nothing is loaded unless `loadable_variables` asks for it, and then
-        only what is held in memory can be.
+        What may be read to load variables. Without one, nothing is loaded unless `loadable_variables` asks for it, and
+        then only what is held in memory can be.
     loadable_variables, drop_variables, decode_times, mask_and_scale
         As for :func:`virtualchunks.open_virtual_dataset`.
 
@@ -81,7 +80,10 @@ def group_to_dataset(
         if name not in chosen
     }
     variables |= _loaded(
-        {name: (dimensions[name], arrays[name], attributes[name]) for name in chosen}, granted, decode_times, mask_and_scale
+        {name: (dimensions[name], arrays[name], attributes[name]) for name in chosen},
+        granted,
+        decode_times,
+        mask_and_scale,
     )
     if registry is not None:
         remember(sources_of(arrays.values()), granted)
@@ -241,7 +243,7 @@ def decode_variables(
 
 
 def _named_coordinates(variables: Mapping[str, xr.Variable]) -> set[str]:
-    """Take the ``coordinates`` attributes out and return the variables they name, as xarray's ``decode_coords`` does."""
+    """Take the ``coordinates`` attributes out; return the variables they name, as xarray's ``decode_coords`` does."""
     names: set[str] = set()
     for variable in variables.values():
         if "coordinates" not in variable.attrs:
@@ -279,8 +281,14 @@ def _check_sizes(arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, t
             first = found.setdefault(dimension, (size, name))
             if first[0] != size:
                 raise FormatError(
-                    f"dimension {dimension!r} has the length {first[0]} in {first[1]!r} and {size} in {name!r}: leave one of "
-                    "them out with drop_variables",
+                    f"dimension {dimension!r} has the length {first[0]} in {first[1]!r} and {size} in {name!r}: leave one "
+                    "of them out with drop_variables",
                     url=next(array.manifest.iter_nonempty_paths(), None),
                     variable=name,
                 )
+
+
+def references_of(variable: Any) -> ManifestArray | None:
+    """Return the references that a variable holds, or ``None`` if it holds values; no values are read to find out."""
+    data = getattr(variable, "variable", variable)._data
+    return data if isinstance(data, ManifestArray) else None

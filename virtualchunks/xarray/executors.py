@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from virtualchunks.errors import MissingDependencyError
 
-Result = TypeVar("Result")
 #: What ``parallel`` may be.
 Parallel = bool | int | str | Executor | type[Executor]
 
 
-def run_over(
+def run_over[Result](
     function: Callable[[str], Result], items: Sequence[str], parallel: Parallel = False, *, describe: str = "opening"
 ) -> list[Result]:
     """Call a function with every item; return the results in the order of the items.
@@ -27,8 +27,8 @@ def run_over(
     items
         URLs or paths.
     parallel
-        ``False`` for one after the other, ``True`` for one thread per processor, a number of threads, an executor (which
-        is left running), a class of executors, ``"dask"`` or ``"lithops"``.
+        ``False`` for one after the other, ``True`` for one thread per processor, a number of threads, an executor
+        (which is left running), a class of executors, ``"dask"`` or ``"lithops"``.
     describe
         What the progress bar calls the work.
 
@@ -39,7 +39,7 @@ def run_over(
     """
     with _progress(len(items), describe) as advance:
         if parallel is False or (parallel is not True and isinstance(parallel, int) and parallel <= 1):
-            return [_named(describe, item, lambda item=item: function(item), advance) for item in items]
+            return [_named(describe, item, partial(function, item), advance) for item in items]
         with _executor(parallel) as executor:
             futures = [executor.submit(function, item) for item in items]
             try:
@@ -52,7 +52,7 @@ def run_over(
                 raise
 
 
-def _named(describe: str, item: str, call: Callable[[], Result], advance: Callable[[], Any]) -> Result:
+def _named[Result](describe: str, item: str, call: Callable[[], Result], advance: Callable[[], Any]) -> Result:
     try:
         result = call()
     except Exception as error:
@@ -98,15 +98,15 @@ class DaskExecutor(Executor):
 
     def __init__(self) -> None:
         try:
-            import dask
+            from dask.delayed import delayed
         except ModuleNotFoundError as error:
             raise MissingDependencyError("parallel='dask' needs dask: pip install 'virtualchunks[dask]'") from error
-        self._dask = dask
+        self._delayed = delayed
         self._pool = ThreadPoolExecutor(os.cpu_count(), "virtualchunks-dask")
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Schedule a call."""
-        task = self._dask.delayed(fn, pure=False)(*args, **kwargs)
+        task = self._delayed(fn, pure=False)(*args, **kwargs)
         return self._pool.submit(task.compute)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -1,8 +1,9 @@
 """What the user named in this process: the memory that lets ``.virtual.open()`` read again what was opened by name.
 
-A virtual Dataset holds no registry: it is combined, renamed and pickled like any other, and a registry would be lost on the
-way. Instead, opening records, for each object that the new Dataset refers to, the registry that granted it. An object
-that merely stands in somebody's reference file is not recorded unless the registry which the user passed covers it.
+A virtual Dataset holds no registry: it is combined, renamed and pickled like any other, and a registry would be lost on
+the way. Instead, opening records, for each object that the new Dataset refers to, the registry that granted it. An
+object that merely stands in somebody's reference file is not recorded unless the registry which the user passed covers
+it.
 
 The record lasts as long as the process and is never pickled: in another process, pass a registry.
 """
@@ -54,8 +55,8 @@ def recall(urls: Iterable[str]) -> ObjectStoreRegistry:
     if unknown:
         folder = unknown[0][: unknown[0].rindex("/") + 1]
         raise NotGrantedError(
-            f"{len(unknown)} of the {len(wanted)} objects referred to were not opened by name in this process, for example "
-            f"{redact(unknown[0])}: pass registry=ObjectStoreRegistry({{{redact(folder)!r}: store}})",
+            f"{len(unknown)} of the {len(wanted)} objects referred to were not opened by name in this process, for "
+            f"example {redact(unknown[0])}: pass registry=ObjectStoreRegistry({{{redact(folder)!r}: store}})",
             url=redact(unknown[0]),
         )
     registries = {id(granted): granted for granted in map(_GRANTED.__getitem__, wanted) if granted is not None}

@@ -84,4 +84,6 @@ def _chunk_encoding(dimensions: tuple[Any, ...], array: ManifestArray) -> dict[s
         for axis in grid.axes
     ]
     preferred = dict(zip(dimensions, sizes, strict=True))
-    return {"chunks": tuple(sizes), "preferred_chunks": preferred} if grid.is_regular else {"preferred_chunks": preferred}
+    return (
+        {"chunks": tuple(sizes), "preferred_chunks": preferred} if grid.is_regular else {"preferred_chunks": preferred}
+    )

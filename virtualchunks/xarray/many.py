@@ -55,8 +55,8 @@ def open_virtual_mfdataset(
         With ``combine="nested"``, the dimension to join along, or one per level of nesting.
     compat, data_vars, coords, join, combine_attrs
         As for :func:`xarray.open_mfdataset`. The defaults are those that suit references, and that xarray is moving to:
-        variables without the dimension are taken from the first file (``"override"``), those with it are joined; nothing
-        is broadcast; other dimensions must agree exactly, which raises where they do not.
+        variables without the dimension are taken from the first file (``"override"``), those with it are joined;
+        nothing is broadcast; other dimensions must agree exactly, which raises where they do not.
     preprocess
         Called with each Dataset before they are combined.
     combine

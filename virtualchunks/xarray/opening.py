@@ -69,8 +69,8 @@ def open_virtual_dataset(
     """Open a file as a Dataset of references to its chunks: a virtual Dataset.
 
     Nothing but the file's metadata is read, apart from the variables to load. The result combines as any Dataset does:
-    :func:`xarray.concat`, :func:`xarray.combine_by_coords`, ``isel``, ``rename``. Its values are read by ``.virtual.open()``;
-    its references are written by ``.virtual.to_icechunk()`` and ``.virtual.to_kerchunk()``.
+    :func:`xarray.concat`, :func:`xarray.combine_by_coords`, ``isel``, ``rename``. Its values are read by
+    ``.virtual.open()``; its references are written by ``.virtual.to_icechunk()`` and ``.virtual.to_kerchunk()``.
 
     Parameters
     ----------
@@ -85,10 +85,10 @@ def open_virtual_dataset(
     drop_variables
         Names of variables to leave out.
     loadable_variables
-        Which variables to read now instead of referring to them. ``None``: the dimension coordinates, 1-D variables named
-        like their dimension, which xarray needs to combine. Names and globs (``["time", "lat*"]``); names that are not
-        there are ignored, since files of one archive differ. ``"small"``: dimension coordinates, and all of up to 1 MiB
-        of values. A function of name and ManifestArray. ``[]``: none.
+        Which variables to read now instead of referring to them. ``None``: the dimension coordinates, 1-D variables
+        named like their dimension, which xarray needs to combine. Names and globs (``["time", "lat*"]``); names that
+        are not there are ignored, since files of one archive differ. ``"small"``: dimension coordinates, and all of up
+        to 1 MiB of values. A function of name and ManifestArray. ``[]``: none.
     decode_times
         As for :func:`xarray.open_dataset`, for loaded variables.
     mask_and_scale
@@ -117,8 +117,9 @@ def open_virtual_dataset(
 
     Notes
     -----
-    CF lets the bounds of a time coordinate go without ``units`` of their own. Virtual bounds get those of the coordinate, as
-    xarray gives them while decoding, so that bounds counted from different epochs are not combined unseen.
+    CF lets the bounds of a time coordinate go without ``units`` of their own. Virtual bounds get those of the
+    coordinate, as xarray gives them while decoding, so that bounds counted from different epochs are not combined
+    unseen.
 
     Examples
     --------

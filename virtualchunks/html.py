@@ -7,6 +7,7 @@ and takes its colours from the page, so that it reads on dark pages as on light 
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,12 @@ MOST = 40
 #: Length of the longest drawn axis, and the least of any, in pixels.
 LONGEST, SHORTEST = 150.0, 24.0
 
+#: Numbers for the patterns of sketches, since an id is unique in a page.
+_NUMBERS = itertools.count()
+
 _STYLE = (
-    ".vc-array{display:flex;gap:2em;align-items:center;flex-wrap:wrap}"
-    ".vc-array table{border-collapse:collapse;font-size:.92em;margin:0}"
+    ".vc-array{display:flex;gap:1.5em;align-items:center}.vc-array svg{flex:none}"
+    ".vc-array table{border-collapse:collapse;font-size:.92em;margin:0;color:inherit}"
     ".vc-array th,.vc-array td{text-align:left;padding:.15em .7em;border:0;background:none;color:inherit;"
     "vertical-align:top;max-width:34em;overflow-wrap:anywhere}"
     ".vc-array th{font-weight:600;opacity:.7;white-space:nowrap}"
@@ -68,7 +72,7 @@ def _facts(array: ManifestArray) -> list[tuple[str, str]]:
     shape = " × ".join(
         f"{name}: {size:,}" if name else f"{size:,}" for name, size in zip(names, array.shape, strict=True)
     )
-    missing = f", {total - present:,} missing (read as {metadata.fill_value!r})" if present < total else ""
+    missing = f", {total - present:,} missing (read as {metadata.fill_value})" if present < total else ""
     stored = int(manifest.records["length"][manifest.present].sum(dtype=np.uint64)) if present else 0
     return [
         ("Array", f"ManifestArray, {array.dtype}"),
@@ -117,12 +121,13 @@ def _sketch(array: ManifestArray) -> str:
     if deep is not None:
         body.append(_sides(_edges(deep, depth)[0], rows, columns, slant))
     labels = _labels(array, sizes, deep, (height, width, slant))
-    identity = f"vc{id(array):x}"
+    identity = f"vc-missing-{next(_NUMBERS)}"
     total = width + slant + 70, height + slant + 24
     return (
         f'<svg width="{total[0]:.0f}" height="{total[1]:.0f}" role="img" aria-label="chunk grid">'
         f'<defs><pattern id="{identity}" width="5" height="5" patternUnits="userSpaceOnUse" '
-        'patternTransform="rotate(45)"><line x1="0" y1="0" x2="0" y2="5" stroke="currentColor" stroke-opacity=".55"/></pattern></defs>'
+        'patternTransform="rotate(45)">'
+        '<line x1="0" y1="0" x2="0" y2="5" stroke="currentColor" stroke-opacity=".55"/></pattern></defs>'
         f'<g fill="#4c8dae" stroke="currentColor">{"".join(body)}</g>{labels}</svg>'
     ).replace("#missing", f"#{identity}")
 

@@ -1,4 +1,4 @@
-"""A toy format for these tests, and its parser: magic bytes, a JSON header, then the chunks of every array one after another."""
+"""A toy format for these tests, and its parser: magic bytes, a JSON header, then the chunks of every array."""
 
 import json
 from dataclasses import dataclass

@@ -307,8 +307,7 @@ def _stamp_columns(stamp: Any) -> dict[str, Any]:
 
 
 class _Accessor:
-    """An accessor of instances. The class itself does not show it, so that a package which registers one of the same name
-    replaces it without a warning."""
+    """An accessor of instances. The class itself does not show it, so that another package can register the name."""
 
     def __init__(self, name: str, made: Callable[[Any], Any]) -> None:
         self._name = name

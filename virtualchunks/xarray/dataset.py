@@ -281,8 +281,8 @@ def _check_sizes(arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, t
             first = found.setdefault(dimension, (size, name))
             if first[0] != size:
                 raise FormatError(
-                    f"dimension {dimension!r} has the length {first[0]} in {first[1]!r} and {size} in {name!r}: leave one "
-                    "of them out with drop_variables",
+                    f"dimension {dimension!r} has the length {first[0]} in {first[1]!r} and {size} in {name!r}: leave "
+                    "one of them out with drop_variables",
                     url=next(array.manifest.iter_nonempty_paths(), None),
                     variable=name,
                 )

@@ -1,0 +1,128 @@
+"""Decoding: the bytes of one chunk to its block of the array, and to the plain bytes that stores serve instead.
+
+A chunk decodes with the encoding that its source names, to a block that may exceed its cell (files pad the chunks at
+their edges); the leading part is the cell. Codecs themselves are run in :mod:`virtualchunks.codecs.pipeline`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.codecs.pipeline import decode_block, encode_block
+from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.errors import DecodeError, VirtualChunksError
+from virtualchunks.metadata import ArrayMetadata
+
+Block = npt.NDArray[Any]
+
+
+def encoding_of(array: ManifestArray, source: int) -> ChunkEncoding:
+    """Return the encoding of the chunks that point at a row of the source table."""
+    sources = array.manifest.sources
+    number = sources.encoding_id(source)
+    return sources.encodings[number - 1] if number else array.metadata.encoding
+
+
+def read_chunk_block(array: ManifestArray, index: Sequence[int], data: Any) -> Block:
+    """Decode the bytes of one chunk to its cell of the array.
+
+    Parameters
+    ----------
+    array
+        The array.
+    index
+        Index of the chunk in the chunk grid; the chunk must not be missing.
+    data
+        Its bytes, as anything with the buffer protocol.
+
+    Returns
+    -------
+    numpy.ndarray
+        The values of the cell, of the array's dtype.
+
+    Raises
+    ------
+    DecodeError
+        If the bytes do not decode to a block that holds the cell.
+    """
+    source = int(array.manifest.records[tuple(index)]["source"])
+    return decode_cell(array.metadata, encoding_of(array, source), index, data)
+
+
+def decode_cell(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequence[int], data: Any) -> Block:
+    """Decode the bytes of one chunk to its cell, with an encoding already looked up; see :func:`read_chunk_block`."""
+    grid = metadata.grid
+    block = decode_block(data, encoding, grid.nominal_shape(index))
+    cell = grid.cell_shape(index)
+    if any(found < wanted for found, wanted in zip(block.shape, cell, strict=True)):
+        raise DecodeError(f"the bytes decode to the shape {block.shape}, which does not hold the cell of shape {cell}")
+    if block.shape != cell:
+        block = block[tuple(slice(0, length) for length in cell)]
+    return block.astype(metadata.dtype, casting="safe", copy=False)
+
+
+def transcode(array: ManifestArray, index: Sequence[int], data: Any) -> bytes:
+    """Return the bytes of one chunk as the array's transcoded metadata describes them.
+
+    Parameters
+    ----------
+    array
+        The array.
+    index
+        Index of the chunk in the chunk grid; the chunk must not be missing.
+    data
+        Its bytes as they are stored.
+
+    Returns
+    -------
+    bytes
+        Plain little-endian elements of the nominal chunk, what lies beyond the array filled with the fill value.
+
+    Raises
+    ------
+    DecodeError
+        If the bytes do not decode to a block that holds the cell.
+    """
+    metadata = array.metadata
+    block = read_chunk_block(array, index, data)
+    nominal = metadata.grid.nominal_shape(index)
+    if block.shape != nominal:
+        padded = np.full(nominal, metadata.fill_value, dtype=metadata.dtype)
+        padded[tuple(slice(0, length) for length in block.shape)] = block
+        block = padded
+    return encode_block(block, metadata.transcoded().encoding)
+
+
+@contextmanager
+def placed(
+    *,
+    url: str | None = None,
+    variable: str | None = None,
+    chunk: Sequence[int] | None = None,
+    span: tuple[int, int] | None = None,
+) -> Iterator[None]:
+    """Give the errors of virtualchunks that leave the block the place where they arose, as far as they lack it.
+
+    Parameters
+    ----------
+    url, variable, chunk
+        As for :class:`~virtualchunks.errors.VirtualChunksError`.
+    span
+        Offset and length of the bytes concerned; named in the message of errors that name no bytes.
+    """
+    try:
+        yield
+    except VirtualChunksError as error:
+        error.url = error.url or url
+        error.variable = error.variable or variable
+        if error.chunk is None and chunk is not None:
+            error.chunk = tuple(chunk)
+        if span is not None and isinstance(error, DecodeError) and " at offset " not in error.message:
+            error.message += f"; they are {span[1]} bytes at offset {span[0]}"
+        raise

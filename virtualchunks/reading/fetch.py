@@ -72,17 +72,7 @@ def fetch(
     todo, limits = _prepare(location, ranges, stamp, coalescing)
     if location.path is not None:
         return _fetch_local(location, todo, stamp)
-    requests = list(zip(todo.starts.tolist(), todo.stops.tolist(), strict=True))
-    if len(requests) <= 1 or limits.concurrency <= 1:
-        answers = [get(location, start, stop, stamp) for start, stop in requests]
-    else:
-        with ThreadPoolExecutor(min(limits.concurrency, len(requests)), "virtualchunks-fetch") as pool:
-            waiting = [pool.submit(get, location, start, stop, stamp) for start, stop in requests]
-            try:
-                answers = [future.result() for future in waiting]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    answers = _get_all(location, todo, stamp, limits)
     _same_version(answers, location)
     return todo.slices([answer.data for answer in answers])
 
@@ -157,6 +147,18 @@ def _prepare(
             url=location.url,
         )
     return todo, limits
+
+
+def _get_all(location: Location, todo: Plan, stamp: Stamp | None, limits: Coalescing) -> list[Answer]:
+    requests = list(zip(todo.starts.tolist(), todo.stops.tolist(), strict=True))
+    if len(requests) <= 1 or limits.concurrency <= 1:
+        return [get(location, start, stop, stamp) for start, stop in requests]
+    with ThreadPoolExecutor(min(limits.concurrency, len(requests)), "virtualchunks-fetch") as pool:
+        waiting = [pool.submit(get, location, start, stop, stamp) for start, stop in requests]
+        try:
+            return [future.result() for future in waiting]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error, what has not begun is not begun
 
 
 def _fetch_local(location: Location, todo: Plan, stamp: Stamp | None) -> list[memoryview]:

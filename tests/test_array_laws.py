@@ -262,7 +262,7 @@ def test_what_is_missing_inside_chunks_is_not_known():
     assert not np.asarray(unknown).any()
     assert bool(((array == array) | (unknown & unknown)).all())
     with pytest.raises(VirtualArrayError, match="not known without reading"):
-        ~unknown
+        np.invert(unknown)
     with pytest.raises(VirtualArrayError):
         np.where(unknown, array, 0)
 

@@ -136,10 +136,12 @@ class ManifestArray:
     def is_heterogeneous(self) -> bool:
         """Whether some chunks decode unlike others, or to another dtype, so that stores must transcode them."""
         metadata, manifest = self._parts
-        ids = manifest.sources.encoding_ids
-        if metadata.encoding.dtype.newbyteorder("=") != metadata.dtype:
+        own, grid, ids = metadata.encoding, metadata.grid, manifest.sources.encoding_ids
+        if own.dtype.newbyteorder("=") != metadata.dtype:
             return True
-        return ids is not None and any(encoding != metadata.encoding for encoding in encodings_in_use(self._parts))
+        if own.shape is not None and not (grid.is_regular and own.shape == grid.chunk_shape):
+            return True
+        return ids is not None and any(encoding != own for encoding in encodings_in_use(self._parts))
 
     def __len__(self) -> int:
         if not self.shape:

@@ -91,15 +91,15 @@ def _check_layouts(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]], axis: i
 
 
 def _difference(first: ArrayMetadata, other: ArrayMetadata, axis: int) -> str | None:
-    if first.grid.ndim != other.grid.ndim:
-        return f"the arrays have {first.grid.ndim} and {other.grid.ndim} dimensions"
-    for number, (mine, theirs) in enumerate(zip(first.grid.axes, other.grid.axes, strict=True)):
-        if number == axis or mine == theirs:
-            continue
-        if mine.size != theirs.size:
-            return f"their sizes along axis {number} differ: {mine.size} and {theirs.size}"
-        if not (np.array_equal(mine.nominal, theirs.nominal)):
-            return f"their chunks along axis {number} differ: {_chunks(mine)} and {_chunks(theirs)}"
+    ours, others = first.grid.axes, other.grid.axes
+    if len(ours) != len(others):
+        return f"the arrays have {len(ours)} and {len(others)} dimensions"
+    if ours[:axis] != others[:axis] or ours[axis + 1 :] != others[axis + 1 :]:
+        for number, (mine, theirs) in enumerate(zip(ours, others, strict=True)):
+            if number != axis and mine.size != theirs.size:
+                return f"their sizes along axis {number} differ: {mine.size} and {theirs.size}"
+            if number != axis and not np.array_equal(mine.nominal, theirs.nominal):
+                return f"their chunks along axis {number} differ: {_chunks(mine)} and {_chunks(theirs)}"
     if first.attributes == other.attributes:
         return None
     for name in MEANING:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ class ChunkEncoding:
     def plain(cls, dtype: npt.DTypeLike, compressors: Sequence[Codec] = ()) -> ChunkEncoding:
         """Return the encoding of C-ordered elements in the byte order of `dtype`, followed by `compressors`."""
         stored = np.dtype(dtype)
-        return cls(stored, (bytes_codec(stored), *compressors))
+        return cls(stored, (bytes_codec(stored), *compressors)) if compressors else _uncompressed(stored)
 
     @cached_property
     def decode_key(self) -> str:
@@ -237,6 +237,11 @@ class ChunkEncoding:
             raise UnsupportedFeatureError(
                 f"cannot {purpose}: the codec {codec['name']!r} decodes blocks with a fixed number of dimensions"
             )
+
+
+@lru_cache(maxsize=256)
+def _uncompressed(dtype: np.dtype[Any]) -> ChunkEncoding:
+    return ChunkEncoding(dtype, (bytes_codec(dtype),))
 
 
 def _decoding_part(codec: Codec) -> Any:

@@ -50,10 +50,12 @@ class UnreadMask(np.ndarray[Any, np.dtype[np.bool_]]):
     def __or__(self, other: Any) -> Any:
         return other
 
-    def __invert__(self) -> Any:
-        raise VirtualArrayError(
-            "which values are missing is not known without reading them: read the array with .virtual.open() first"
-        )
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if ufunc in (np.invert, np.logical_not):
+            raise VirtualArrayError(
+                "which values are missing is not known without reading them: read the array with .virtual.open() first"
+            )
+        return getattr(ufunc, method)(*map(np.asarray, inputs), **kwargs)
 
 
 @implements(np.concatenate)
@@ -229,7 +231,7 @@ def _filled(array: ManifestArray, keep: npt.NDArray[np.bool_], value: Any) -> Ma
     if not same_value(scalar, metadata.fill_value) and already_missing.any():
         raise CombineError(
             f"cannot fill with {scalar!r}: the array has missing chunks that read as {metadata.fill_value!r}, and an "
-            f"array of references has one fill value; fill with that one, as in reindex(fill_value={metadata.fill_value!r})",
+            f"array of references has one fill value; fill with that one: fill_value={metadata.fill_value!r}",
             url=next(manifest.iter_nonempty_paths(), None),
         )
     return ManifestArray._of((metadata.replace(fill_value=scalar), filled))

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -192,7 +192,7 @@ class ChunkGrid:
                 f"an array of shape {tuple(shape)} cannot have chunks of shape {tuple(chunks)}: "
                 f"{len(shape)} dimensions against {len(chunks)}"
             )
-        return cls(tuple(Axis(int(size), chunk=int(chunk)) for size, chunk in zip(shape, chunks, strict=True)))
+        return cls(tuple(_regular_axis(int(size), int(chunk)) for size, chunk in zip(shape, chunks, strict=True)))
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -277,6 +277,12 @@ class ChunkGrid:
         if len(lengths) != len(shape):
             raise ManifestError(f"{len(lengths)} lists of edges for {len(shape)} dimensions")
         return cls(tuple(_axis_from_json(int(size), entry) for size, entry in zip(shape, lengths, strict=True)))
+
+
+@lru_cache(maxsize=4096)
+def _regular_axis(size: int, chunk: int) -> Axis:
+    """Return one and the same object for equal axes, which makes comparing the grids of many files cheap."""
+    return Axis(size, chunk=chunk)
 
 
 def _axis_from_json(size: int, entry: int | list[int | list[int]]) -> Axis:

@@ -17,23 +17,42 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import ManifestError
+from virtualchunks.records import (
+    MISSING,
+    PENDING,
+    RECORD,
+    WIDE_RECORD,
+    Records,
+    check_inside,
+    check_lengths,
+    check_ranges,
+    checked_entry,
+    chunk_key,
+    parse_chunk_key,
+    spanned_shape,
+)
 from virtualchunks.sources import SourceTable
 from virtualchunks.urls import as_url, canonical_urls
 
-Records = npt.NDArray[Any]
+__all__ = [
+    "IN_MEMORY",
+    "MISSING",
+    "PENDING",
+    "RECORD",
+    "WIDE_RECORD",
+    "ChunkEntry",
+    "ChunkManifest",
+    "Records",
+    "chunk_key",
+    "concatenate",
+    "parse_chunk_key",
+]
 
-#: One chunk reference: 16 bytes.
-RECORD = np.dtype([("source", "<i4"), ("length", "<u4"), ("offset", "<u8")])
-#: The same where a chunk is 4 GiB or longer: 20 bytes.
-WIDE_RECORD = np.dtype([("source", "<i4"), ("length", "<u8"), ("offset", "<u8")])
-#: The source of a missing chunk.
-MISSING = -1
-#: The source of a chunk that stands for the last element, as xarray asks for it when it reindexes.
-PENDING = -2
 #: The path by which :meth:`ChunkManifest.dict` names chunks held in memory.
 IN_MEMORY = "__inlined__"
 
-_LARGEST_OFFSET = 2**63 - 1
+#: How many paths are turned into Python strings at a time.
+_BLOCK = 65_536
 
 
 class ChunkEntry(TypedDict, total=False):
@@ -85,9 +104,9 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         if shape is None and not entries:
             raise ManifestError("a manifest without chunks needs the shape of its chunk grid: pass shape=")
         indices = [parse_chunk_key(key, separator) for key in entries]
-        grid_shape = tuple(shape) if shape is not None else _spanned_shape(indices)
+        grid_shape = tuple(shape) if shape is not None else spanned_shape(indices)
         indices = [() if grid_shape == () and index == (0,) else index for index in indices]
-        _check_inside(indices, grid_shape)
+        check_inside(indices, grid_shape)
         paths = np.full(grid_shape, "", dtype=object)
         offsets, lengths = np.zeros(grid_shape, dtype=np.int64), np.zeros(grid_shape, dtype=np.int64)
         inlined: dict[tuple[int, ...], bytes] = {}
@@ -95,7 +114,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
             if entry.get("data") is not None:
                 inlined[index] = entry["data"]
                 continue
-            paths[index], offsets[index], lengths[index] = _checked_entry(key, entry)
+            paths[index], offsets[index], lengths[index] = checked_entry(key, entry)
         made = ChunkManifest.from_arrays(paths=paths, offsets=offsets, lengths=lengths, inlined=inlined)
         self._records, self._sources = made._records, made._sources
 
@@ -163,12 +182,12 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
             raise ManifestError(
                 f"paths, offsets and lengths differ in shape: {names.shape}, {places.shape}, {sizes.shape}"
             )
-        _check_ranges(places, sizes)
+        check_ranges(places, sizes)
         source, sources = _factorise(names, validate=validate_paths)
         wide = sizes.size > 0 and int(sizes.max()) >= 2**32
         records = np.empty(names.shape, dtype=WIDE_RECORD if wide else RECORD)
         records["source"], records["length"], records["offset"] = source, sizes, places
-        _check_lengths(records)
+        check_lengths(records)
         made = cls._trusted(records, sources)
         return made.with_buffers(inlined) if inlined else made
 
@@ -312,7 +331,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         ManifestError
             If an index lies outside the grid, or a chunk is empty.
         """
-        _check_inside(list(chunks), self.shape_chunk_grid)
+        check_inside(list(chunks), self.shape_chunk_grid)
         for index, data in chunks.items():
             if not data:
                 raise ManifestError(f"chunk {index} holds no bytes; leave a missing chunk out", chunk=index)
@@ -413,81 +432,24 @@ def _shift_sources(
     np.add(source, shift, out=source, where=source >= 0)
 
 
-def chunk_key(index: Sequence[int], separator: str = ".") -> str:
-    """Return the chunk key of a grid index; ``"0"`` for a scalar's only chunk."""
-    return separator.join(map(str, index)) or "0"
-
-
-def parse_chunk_key(key: str, separator: str = ".") -> tuple[int, ...]:
-    """Return the grid index that a chunk key names.
-
-    Raises
-    ------
-    ManifestError
-        If the key is not numbers joined by the separator.
-    """
-    parts = key.split(separator)
-    if not all(part.isascii() and part.isdigit() and str(int(part)) == part for part in parts):
-        raise ManifestError(
-            f"{key!r} is not a chunk key: expected numbers joined by {separator!r}, as in '0{separator}3'"
-        )
-    return tuple(map(int, parts))
-
-
-def _spanned_shape(indices: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    ranks = {len(index) for index in indices}
-    if len(ranks) > 1:
-        raise ManifestError(f"chunk keys differ in their number of dimensions: {sorted(ranks)}")
-    return tuple(max(numbers) + 1 for numbers in zip(*indices, strict=True))
-
-
-def _check_inside(indices: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> None:
-    for index in indices:
-        if len(index) != len(shape) or any(not 0 <= i < n for i, n in zip(index, shape, strict=True)):
-            raise ManifestError(f"chunk {index} lies outside the chunk grid of shape {shape}", chunk=index)
-
-
-def _checked_entry(key: str, entry: Mapping[str, Any]) -> tuple[str, int, int]:
-    if not {"path", "offset", "length"} <= set(entry):
-        raise ManifestError(f"chunk {key!r} needs 'path', 'offset' and 'length', or 'data'; found {sorted(entry)}")
-    path, offset, length = entry["path"], entry["offset"], entry["length"]
-    for name, number in (("offset", offset), ("length", length)):
-        if isinstance(number, bool) or not isinstance(number, int | np.integer):
-            raise ManifestError(f"the {name} of chunk {key!r} is not an integer: {number!r}")
-        if not 0 <= number <= _LARGEST_OFFSET:
-            raise ManifestError(f"the {name} of chunk {key!r} is out of range: {number}")
-    return path, int(offset), int(length)
-
-
-def _check_ranges(offsets: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> None:
-    for name, column in (("offsets", offsets), ("lengths", lengths)):
-        if column.dtype.kind not in "iu" and column.size:
-            raise ManifestError(f"{name} must be integers, found the dtype {column.dtype}")
-        if column.size and (column.min() < 0 or int(column.max()) > _LARGEST_OFFSET):
-            raise ManifestError(f"{name} must lie between 0 and 2**63 - 1, found {column.min()} to {column.max()}")
-    if offsets.size and int((offsets.astype(np.uint64) + lengths.astype(np.uint64)).max()) > _LARGEST_OFFSET:
-        raise ManifestError("a chunk ends beyond 2**63 - 1 bytes")
-
-
-def _check_lengths(records: Records) -> None:
-    empty = (records["source"] >= 0) & (records["length"] == 0)
-    if empty.any():
-        index = tuple(np.argwhere(empty)[0].tolist())
-        raise ManifestError(f"chunk {index} has the length 0; leave the path of a missing chunk empty", chunk=index)
-
-
 def _factorise(names: npt.NDArray[Any], *, validate: bool) -> tuple[npt.NDArray[np.int32], SourceTable]:
-    flat = names.ravel().tolist()
-    distinct = list(dict.fromkeys(flat))
-    if not all(isinstance(name, str) for name in distinct):
+    flat = names.reshape(-1)
+    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+    numbers: dict[str, int] = {}
+    codes = np.empty(flat.size, dtype=np.int32)
+    for start, block in zip(range(0, flat.size, _BLOCK), blocks, strict=True):
+        texts = block.tolist()
+        for name in dict.fromkeys(texts):
+            numbers.setdefault(name, len(numbers))
+        codes[start : start + _BLOCK] = np.fromiter(map(numbers.__getitem__, texts), dtype=np.int32, count=len(texts))
+    if not all(isinstance(name, str) for name in numbers):
         raise ManifestError("paths must be strings")
-    urls = [name for name in distinct if name]
+    urls = [name for name in numbers if name]
     canonical = canonical_urls([as_url(url) if url.startswith("/") else url for url in urls]) if validate else urls
     rows = {url: row for row, url in enumerate(dict.fromkeys(canonical))}
-    codes: dict[str, int] = {name: rows[url] for name, url in zip(urls, canonical, strict=True)}
-    codes[""] = MISSING
-    source = np.fromiter(map(codes.__getitem__, flat), dtype=np.int32, count=len(flat))
-    return source.reshape(names.shape), SourceTable.of_urls(list(rows))
+    row_of = {name: rows[url] for name, url in zip(urls, canonical, strict=True)}
+    final = np.fromiter((row_of.get(name, MISSING) for name in numbers), dtype=np.int32, count=len(numbers))
+    return final[codes].reshape(names.shape), SourceTable.of_urls(list(rows))
 
 
 def _row_identity(table: SourceTable, row: int) -> tuple[Any, ...]:

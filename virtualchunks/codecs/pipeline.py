@@ -5,6 +5,7 @@ The one place outside zarr itself where codecs are run. zarr is imported when a 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -45,7 +46,7 @@ def decode_block(data: Any, encoding: ChunkEncoding, shape: tuple[int, ...]) -> 
     chain = _chain(encoding, decoded_shape)
     try:
         block = chain.decode(data)
-    except (ValueError, TypeError, RuntimeError, KeyError, EOFError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, LookupError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, DecodeError | MissingDependencyError):
             raise
         raise DecodeError(f"{len(memoryview(data))} bytes do not decode with {encoding!r}: {error}") from error

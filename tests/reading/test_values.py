@@ -1,0 +1,183 @@
+"""The law of the library: reading what an operation makes of references gives what NumPy makes of the values."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from storedarrays import GZIP, Shelf, axes, plain, stored_arrays
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.errors import (
+    ChunkIndexError,
+    CombineError,
+    DecodeError,
+    ManifestError,
+    NotGrantedError,
+    ShortReadError,
+    SourceUnavailableError,
+    UnsupportedFeatureError,
+)
+from virtualchunks.grid import Axis, ChunkGrid
+from virtualchunks.group import ManifestGroup
+from virtualchunks.manifest import ChunkManifest
+from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.reading.decode import read_chunk_block
+from virtualchunks.reading.values import chunk_bytes, read_values
+from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.store import ManifestStore
+
+REFUSED = (ChunkIndexError, CombineError, UnsupportedFeatureError)
+Step = Callable[[Any], Any]
+
+
+@st.composite
+def selections(draw: Any, shape: tuple[int, ...], *, arrays: bool = True) -> Any:
+    key: list[Any] = []
+    for size in shape[: draw(st.integers(0, len(shape)))]:
+        kinds: list[st.SearchStrategy[Any]] = [st.slices(size)]
+        if size:
+            kinds.append(st.integers(-size, size - 1))
+        if arrays and size:
+            kinds.append(st.lists(st.integers(-size, size - 1), max_size=5).map(lambda item: np.array(item, dtype=int)))
+            kinds.append(st.lists(st.booleans(), min_size=size, max_size=size).map(np.array))
+        key.append(draw(st.one_of(kinds)))
+    if len(key) < len(shape) and draw(st.booleans()):
+        key.append(...)
+    return tuple(key)
+
+
+def outer(values: npt.NDArray[Any], key: tuple[Any, ...]) -> npt.NDArray[Any]:
+    """Select orthogonally, one axis at a time."""
+    axis = 0
+    for entry in key:
+        if entry is ...:
+            break
+        values = values[(*[slice(None)] * axis, entry)]
+        axis += not isinstance(entry, int)
+    return values
+
+
+@given(st.data())
+def test_a_selection_reads_as_numpy_selects(data: st.DataObject) -> None:
+    shelf = Shelf()
+    array, expected = data.draw(stored_arrays(shelf))
+    key = data.draw(selections(array.shape))
+    found = read_values(array, shelf.registry, key)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, outer(expected, key), strict=True)
+
+
+def concatenations(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    axis = draw(st.integers(0, array.ndim - 1))
+    parts = [(array, values)]
+    for _ in range(draw(st.integers(1, 2))):
+        kind = draw(st.sampled_from(["other", "itself", "ndarray"]))
+        grid = array.metadata.grid.replace(axis, draw(axes(draw(st.integers(0, 5)))))
+        if kind == "other":
+            parts.append(draw(stored_arrays(shelf, grid=grid)))
+        elif kind == "itself":
+            parts.append((array, values))
+        else:
+            held = draw(st.integers(0, 99)) + np.arange(int(np.prod(grid.shape))).reshape(grid.shape) % 100
+            parts.append((held.astype("u1"), held.astype("u1")))
+    order = draw(st.permutations(parts))
+    arrays = [part[0] for part in order]
+    return np.concatenate(arrays, axis), np.concatenate([part[1] for part in order], axis)
+
+
+def stacks(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    axis = draw(st.integers(0, array.ndim))
+    other, other_values = draw(stored_arrays(shelf, grid=array.metadata.grid))
+    return np.stack([array, other], axis), np.stack([values, other_values], axis)
+
+
+def transposes(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    order = draw(st.permutations(range(array.ndim)))
+    return np.transpose(array, order), np.transpose(values, order)
+
+
+def selects(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    key = draw(selections(array.shape, arrays=False))
+    return array[key], values[key]
+
+
+def flips(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    key = (*[slice(None)] * draw(st.integers(0, array.ndim - 1)), slice(None, None, -1))
+    return array[key], values[key]
+
+
+def takes(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    axis = draw(st.integers(0, array.ndim - 1))
+    size = array.shape[axis]
+    starts = array.metadata.grid.axes[axis].starts.tolist()
+    chosen = draw(st.lists(st.sampled_from(range(len(starts))), max_size=4)) if starts else []
+    runs = [np.arange(starts[i], (starts + [size])[i + 1]) for i in chosen]
+    key = (*[slice(None)] * axis, np.concatenate([np.empty(0, dtype=int), *runs]))
+    return array[key], values[key]
+
+
+def expands(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    axis = draw(st.integers(0, array.ndim))
+    return np.expand_dims(array, axis), np.expand_dims(values, axis)
+
+
+def broadcasts(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    shape = [draw(st.integers(1, 3)) if size == 1 else size for size in array.shape]
+    target = (*draw(st.lists(st.integers(1, 2), max_size=1)), *shape)
+    return np.broadcast_to(array, target), np.broadcast_to(values, target)
+
+
+def squeezes(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    return np.squeeze(array), np.squeeze(values)
+
+
+def subchunks(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    sizes = {axis: draw(st.integers(1, 3)) for axis in draw(st.sets(st.integers(0, array.ndim - 1), max_size=2))}
+    return array.subchunk(sizes), values
+
+
+def widens(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    return array.astype("f8"), values.astype("f8")
+
+
+def fills(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[Any, Any]:
+    axis = draw(st.integers(0, array.ndim - 1))
+    grid_axis = array.metadata.grid.axes[axis]
+    chosen = np.array(draw(st.lists(st.booleans(), min_size=grid_axis.count, max_size=grid_axis.count)), dtype=bool)
+    keep = np.repeat(chosen, grid_axis.cells).reshape(-1, *[1] * (array.ndim - axis - 1))
+    return np.where(keep, array, 7), np.where(keep, values, values.dtype.type(7))
+
+
+OPERATIONS = (
+    *(concatenations, stacks, transposes, selects, flips, takes, expands, broadcasts, squeezes, subchunks, widens, fills),
+)
+NEED_AXES = (concatenations, flips, takes, subchunks, fills)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_reading_an_operation_is_the_operation_on_what_is_read(data: st.DataObject) -> None:
+    shelf = Shelf()
+    array, values = data.draw(stored_arrays(shelf))
+    for _ in range(data.draw(st.integers(1, 4))):
+        known = OPERATIONS if array.ndim else tuple(step for step in OPERATIONS if step not in NEED_AXES)
+        step = data.draw(st.sampled_from(known))
+        try:
+            made = step(data.draw, shelf, array, values)
+        except REFUSED:
+            continue
+        array, values = made
+        assert array.shape == values.shape
+        assert array.dtype == values.dtype
+        np.testing.assert_array_equal(read_values(array, shelf.registry), values)
+    served = ManifestStore(ManifestGroup({"a": array}), registry=shelf.registry)
+    with zarr.config.set({"array.rectilinear_chunks": True}):
+        np.testing.assert_array_equal(zarr.open_group(served, mode="r")["a"][...], values)

@@ -1,0 +1,94 @@
+"""Records: the 16 bytes that stand for a chunk, the keys that name it, and what makes either of them wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from virtualchunks.errors import ManifestError
+
+Records = npt.NDArray[Any]
+
+#: One chunk reference: 16 bytes.
+RECORD = np.dtype([("source", "<i4"), ("length", "<u4"), ("offset", "<u8")])
+#: The same where a chunk is 4 GiB or longer: 20 bytes.
+WIDE_RECORD = np.dtype([("source", "<i4"), ("length", "<u8"), ("offset", "<u8")])
+#: The source of a missing chunk.
+MISSING = -1
+#: The source of a chunk that stands for the last element, as xarray asks for it when it reindexes.
+PENDING = -2
+
+LARGEST_OFFSET = 2**63 - 1
+
+
+def chunk_key(index: Sequence[int], separator: str = ".") -> str:
+    """Return the chunk key of a grid index; ``"0"`` for a scalar's only chunk."""
+    return separator.join(map(str, index)) or "0"
+
+
+def parse_chunk_key(key: str, separator: str = ".") -> tuple[int, ...]:
+    """Return the grid index that a chunk key names.
+
+    Raises
+    ------
+    ManifestError
+        If the key is not numbers joined by the separator.
+    """
+    parts = key.split(separator)
+    if not all(part.isascii() and part.isdigit() and str(int(part)) == part for part in parts):
+        raise ManifestError(
+            f"{key!r} is not a chunk key: expected numbers joined by {separator!r}, as in '0{separator}3'"
+        )
+    return tuple(map(int, parts))
+
+
+def spanned_shape(indices: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the smallest grid shape that holds all indices."""
+    ranks = {len(index) for index in indices}
+    if len(ranks) > 1:
+        raise ManifestError(f"chunk keys differ in their number of dimensions: {sorted(ranks)}")
+    return tuple(max(numbers) + 1 for numbers in zip(*indices, strict=True))
+
+
+def check_inside(indices: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> None:
+    """Raise ManifestError for an index outside a chunk grid."""
+    for index in indices:
+        if len(index) != len(shape) or any(not 0 <= i < n for i, n in zip(index, shape, strict=True)):
+            raise ManifestError(f"chunk {index} lies outside the chunk grid of shape {shape}", chunk=index)
+
+
+def checked_entry(key: str, entry: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return path, offset and length of an entry, or raise ManifestError where one of them is none."""
+    if not {"path", "offset", "length"} <= set(entry):
+        raise ManifestError(f"chunk {key!r} needs 'path', 'offset' and 'length', or 'data'; found {sorted(entry)}")
+    path, offset, length = entry["path"], entry["offset"], entry["length"]
+    for name, number in (("offset", offset), ("length", length)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise ManifestError(f"the {name} of chunk {key!r} is not an integer: {number!r}")
+        if not 0 <= number <= LARGEST_OFFSET:
+            raise ManifestError(f"the {name} of chunk {key!r} is out of range: {number}")
+    return path, int(offset), int(length)
+
+
+def check_ranges(offsets: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> None:
+    """Raise ManifestError for columns that are not positions and lengths in a file."""
+    for name, column in (("offsets", offsets), ("lengths", lengths)):
+        if column.dtype.kind not in "iu" and column.size:
+            raise ManifestError(f"{name} must be integers, found the dtype {column.dtype}")
+        if column.size and (column.min() < 0 or int(column.max()) > LARGEST_OFFSET):
+            raise ManifestError(f"{name} must lie between 0 and 2**63 - 1, found {column.min()} to {column.max()}")
+    if not offsets.size or int(offsets.max()) + int(lengths.max()) <= LARGEST_OFFSET:
+        return
+    if int((offsets.astype(np.uint64) + lengths.astype(np.uint64)).max()) > LARGEST_OFFSET:
+        raise ManifestError("a chunk ends beyond 2**63 - 1 bytes")
+
+
+def check_lengths(records: Records) -> None:
+    """Raise ManifestError for a chunk that is there and has no bytes."""
+    empty = (records["source"] >= 0) & (records["length"] == 0)
+    if empty.any():
+        index = tuple(np.argwhere(empty)[0].tolist())
+        raise ManifestError(f"chunk {index} has the length 0; leave the path of a missing chunk empty", chunk=index)

@@ -154,6 +154,10 @@ def load_parser(name: str) -> type[Parser]:
         raise MissingDependencyError(
             f"the parser {name!r} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
         ) from error
+    except (ImportError, AttributeError) as error:
+        raise MissingDependencyError(
+            f"the parser {name!r} cannot be loaded from {entry.value}, which its distribution names: {error}"
+        ) from error
     return loaded
 
 

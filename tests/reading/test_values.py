@@ -157,7 +157,20 @@ def fills(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[A
 
 
 OPERATIONS = (
-    *(concatenations, stacks, transposes, selects, flips, takes, expands, broadcasts, squeezes, subchunks, widens, fills),
+    *(
+        concatenations,
+        stacks,
+        transposes,
+        selects,
+        flips,
+        takes,
+        expands,
+        broadcasts,
+        squeezes,
+        subchunks,
+        widens,
+        fills,
+    ),
 )
 NEED_AXES = (concatenations, flips, takes, subchunks, fills)
 

@@ -1,6 +1,5 @@
 """Archives of toy files, beside the Datasets that they were written from."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +16,14 @@ CHUNKS = {"time": 1, "y": 2, "x": 3}
 
 
 @pytest.fixture(autouse=True)
-def nothing_named() -> Iterator[None]:
+def nothing_named() -> None:
     """Every test begins as a new process does: nothing was opened by name."""
     grants._GRANTED.clear()
     grants._REGISTRIES.clear()
-    yield
 
 
 def field(start: str, days: int, seed: int = 0) -> xr.Dataset:
-    """Return daily fields: floats with a missing chunk, packed integers, an auxiliary coordinate, a scalar, time bounds."""
+    """Return daily fields: floats with a missing chunk, packed integers, another coordinate, a scalar, time bounds."""
     random = np.random.default_rng(seed)
     time = pd.date_range(start, periods=days, unit="ns")
     air = random.normal(280, 5, (days, 4, 6)).astype("f4")

@@ -45,7 +45,7 @@ OPERATIONS = {
     "deep copy": lambda ds: ds.copy(deep=True),
     "copy.deepcopy": copy.deepcopy,
     "pickle": lambda ds: pickle.loads(pickle.dumps(ds)),
-    "reindex": lambda ds: ds[["air", "lat"]].reindex(time=list(ds.time.values[1:]) + [np.datetime64("2021-01-01", "ns")]),
+    "reindex": lambda ds: ds[["air", "lat"]].reindex(time=[*ds.time.values[1:], np.datetime64("2021-01-01", "ns")]),
     "sortby": lambda ds: ds.sortby("time", ascending=False),
     "roll by whole chunks": lambda ds: ds[["air"]].roll(time=1, roll_coords=True),
     "broadcast_like": lambda ds: ds[["mask"]].broadcast_like(ds[["air"]]),

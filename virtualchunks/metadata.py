@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from virtualchunks.encoding import ChunkEncoding, bytes_codec
+from virtualchunks.encoding import ChunkEncoding, bytes_codec, in_order
 from virtualchunks.errors import ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 
@@ -23,6 +23,8 @@ from virtualchunks.grid import ChunkGrid
 MEANING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
 
 _SIMPLE_KINDS = "biufc"
+#: Codecs of elements of any length, by kind of dtype: text, and bytes.
+_VLEN = {"T": "vlen-utf8", "O": "vlen-bytes"}
 _SIMPLE = {
     np.dtype(name)
     for name in (
@@ -71,8 +73,8 @@ class ArrayMetadata:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.dtype.byteorder not in "=|":
-            object.__setattr__(self, "dtype", self.dtype.newbyteorder("="))
+        if self.dtype.byteorder not in "=|" or self.dtype.fields is not None:
+            object.__setattr__(self, "dtype", in_order(self.dtype, "="))
         if self.dimension_names is not None and len(self.dimension_names) != self.grid.ndim:
             raise ManifestError(
                 f"{len(self.dimension_names)} dimension names {self.dimension_names} for {self.grid.ndim} dimensions"
@@ -140,8 +142,8 @@ class ArrayMetadata:
 
     def transcoded(self) -> ArrayMetadata:
         """Return the metadata of the array as plain little-endian bytes, as heterogeneous arrays are served."""
-        plain = self.dtype.newbyteorder("<")
-        codecs = ({"name": "vlen-utf8"},) if self.dtype.kind == "T" else (bytes_codec(plain),)
+        plain = in_order(self.dtype, "<")
+        codecs = ({"name": _VLEN[plain.kind]},) if plain.kind in _VLEN else (bytes_codec(plain),)
         return self.replace(encoding=ChunkEncoding(plain, codecs))
 
     def with_meaning(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,7 +298,7 @@ def _stored_dtype(dtype: np.dtype[Any], codecs: Sequence[Mapping[str, Any]]) -> 
     for codec in codecs:
         if codec["name"] == "bytes":
             endian = codec.get("configuration", {}).get("endian", "little")
-            return dtype.newbyteorder(">" if endian == "big" else "<")
+            return in_order(dtype, ">" if endian == "big" else "<")
     return dtype
 
 

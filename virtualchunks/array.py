@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 import numpy.typing as npt
 
+from virtualchunks.encoding import native
 from virtualchunks.errors import ChunkIndexError, ManifestError, UnsupportedFeatureError, VirtualArrayError
 from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
@@ -137,7 +138,7 @@ class ManifestArray:
         """Whether some chunks decode unlike others, or to another dtype, so that stores must transcode them."""
         metadata, manifest = self._parts
         own, grid, ids = metadata.encoding, metadata.grid, manifest.sources.encoding_ids
-        if own.dtype.newbyteorder("=") != metadata.dtype:
+        if native(own.dtype) != metadata.dtype:
             return True
         if own.shape is not None and not (grid.is_regular and own.shape == grid.chunk_shape):
             return True
@@ -189,7 +190,7 @@ class ManifestArray:
             If the conversion could change values.
         """
         target = np.dtype(dtype)
-        if target.newbyteorder("=") == self.dtype:
+        if native(target) == self.dtype:
             return self
         if not np.can_cast(self.dtype, target, casting="safe") or target.kind in "OT":
             raise UnsupportedFeatureError(

@@ -68,6 +68,17 @@ def bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"name": "bytes"} if order is None else {"name": "bytes", "configuration": {"endian": order}}
 
 
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in the byte order of this machine; text of any length has none.
+
+    Examples
+    --------
+    >>> native(np.dtype(">i4"))
+    dtype('int32')
+    """
+    return dtype if dtype.kind == "T" else dtype.newbyteorder("=")
+
+
 def byte_order(dtype: np.dtype[Any]) -> str | None:
     """Return ``"little"`` or ``"big"``, or ``None`` where bytes have no order.
 

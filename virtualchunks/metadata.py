@@ -15,13 +15,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from virtualchunks.encoding import ChunkEncoding, bytes_codec
+from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 
 #: Attributes that change what the stored values mean; arrays that differ in one cannot be one array.
 MEANING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
 
+#: Codecs of text and bytes of any length, by kind of dtype.
+_OF_ANY_LENGTH = {"T": "vlen-utf8", "O": "vlen-bytes"}
 _SIMPLE_KINDS = "biufc"
 _SIMPLE = {
     np.dtype(name)
@@ -140,9 +142,9 @@ class ArrayMetadata:
 
     def transcoded(self) -> ArrayMetadata:
         """Return the metadata of the array as plain little-endian bytes, as heterogeneous arrays are served."""
-        plain = self.dtype.newbyteorder("<")
-        codecs = ({"name": "vlen-utf8"},) if self.dtype.kind == "T" else (bytes_codec(plain),)
-        return self.replace(encoding=ChunkEncoding(plain, codecs))
+        if self.dtype.kind in _OF_ANY_LENGTH:
+            return self.replace(encoding=ChunkEncoding(self.dtype, ({"name": _OF_ANY_LENGTH[self.dtype.kind]},)))
+        return self.replace(encoding=ChunkEncoding.plain(self.dtype.newbyteorder("<")))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the Zarr v3 metadata document, as ``zarr.json`` holds it."""

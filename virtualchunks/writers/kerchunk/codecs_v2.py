@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.encoding import ChunkEncoding, native
 from virtualchunks.errors import UnsupportedFeatureError
 
 Config = dict[str, Any]
@@ -61,7 +61,7 @@ def codecs_v2(encoding: ChunkEncoding, ndim: int, variable: str) -> CodecsV2:
         order = _order(codecs.pop(0)["configuration"]["order"], ndim, variable)
     place = _place_of_serializer(codecs, encoding, variable)
     before, serializer, after = codecs[:place], codecs[place], codecs[place + 1 :]
-    if before and encoding.dtype.newbyteorder("=") != encoding.dtype:
+    if before and native(encoding.dtype) != encoding.dtype:
         raise UnsupportedFeatureError(
             f"{variable!r} is filtered and then stored in the byte order {encoding.dtype.byteorder!r}, which Zarr v2 cannot "
             f"say{_ADVICE}",
@@ -133,7 +133,18 @@ _CODECS: dict[str, Callable[[Mapping[str, Any]], Config]] = {
             f"numcodecs.{name}"
             for name in (
                 *("adler32", "astype", "bitround", "blosc", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset"),
-                *("fletcher32", "gzip", "jenkins_lookup3", "lz4", "lzma", "packbits", "quantize", "shuffle", "zlib", "zstd"),
+                *(
+                    "fletcher32",
+                    "gzip",
+                    "jenkins_lookup3",
+                    "lz4",
+                    "lzma",
+                    "packbits",
+                    "quantize",
+                    "shuffle",
+                    "zlib",
+                    "zstd",
+                ),
             )
         ),
         _numcodec,

@@ -87,9 +87,7 @@ def _pyarrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingDependencyError(
-            "writing Parquet needs pyarrow: pip install 'virtualchunks[parquet]'"
-        ) from error
+        raise MissingDependencyError("writing Parquet needs pyarrow: pip install 'virtualchunks[parquet]'") from error
     return pyarrow
 
 

@@ -171,7 +171,9 @@ def targets(array: StoredArray) -> list[str]:
 def _target(url: str, variable: str) -> str:
     if url.startswith("memory:"):
         raise UnsupportedFeatureError(
-            f"{url} lies in the memory of this process, so references to it cannot be written", url=url, variable=variable
+            f"{url} lies in the memory of this process, so references to it cannot be written",
+            url=url,
+            variable=variable,
         )
     if "%" not in url or url.startswith(("http:", "https:")):
         return url

@@ -301,8 +301,8 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def _repr_inline_(self, max_width: int) -> str:
         """Return the one line that xarray shows beside a variable."""
-        text = f"ManifestArray<chunks={self._chunks_text()}>"
-        return text if len(text) <= max_width else "ManifestArray<...>"
+        texts = [f"ManifestArray<chunks={self._chunks_text()}>", f"ManifestArray<{self._metadata.grid.size} chunks>"]
+        return next((text for text in texts if len(text) <= max_width), "ManifestArray<...>")
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: a table of facts and a sketch of the chunk grid."""

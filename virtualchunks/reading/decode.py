@@ -50,6 +50,14 @@ def read_chunk_block(array: ManifestArray, index: Sequence[int], data: Any) -> B
     ------
     DecodeError
         If the bytes do not decode to a block that holds the cell.
+
+    Examples
+    --------
+    >>> from virtualchunks.manifest import ChunkManifest
+    >>> metadata = ArrayMetadata.build(shape=(3,), chunks=(2,), dtype=">i2")
+    >>> array = ManifestArray(metadata, ChunkManifest.of_buffers([b"\\0\\1\\0\\2", b"\\0\\3\\0\\0"], (2,)))
+    >>> read_chunk_block(array, (1,), b"\\0\\3\\0\\0").tolist()
+    [3]
     """
     source = int(array.manifest.records[tuple(index)]["source"])
     return decode_cell(array.metadata, encoding_of(array, source), index, data)

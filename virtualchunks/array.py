@@ -26,7 +26,7 @@ HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
 HANDLED_UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
 
 
-class ManifestArray:
+class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array whose chunks are references to bytes elsewhere.
 
     Parameters

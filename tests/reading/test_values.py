@@ -216,6 +216,19 @@ def test_a_block_too_small_for_its_cell_is_refused() -> None:
     assert (caught.value.variable, caught.value.chunk) == ("v", (0,))
 
 
+def test_values_beyond_the_joint_dtype_are_refused() -> None:
+    shelf = Shelf()
+    days = np.array(["2500-01-01", "1970-01-02"], dtype="M8[s]")
+    late, _ = shelf.array(days, ChunkGrid.regular((2,), (1,)), plain("<M8[s]"))
+    fine, _ = shelf.array(days[1:].astype("M8[ns]"), ChunkGrid.regular((1,), (1,)), plain("<M8[ns]"))
+    joined = np.concatenate([fine, late])
+    assert joined.dtype == np.dtype("M8[ns]")
+    with pytest.raises(DecodeError, match="do not become datetime64") as caught:
+        read_values(joined, shelf.registry, name="v")
+    assert caught.value.chunk == (1,)
+    np.testing.assert_array_equal(read_values(joined, shelf.registry, [0, 2]), days[[1, 1]].astype("M8[ns]"))
+
+
 @pytest.mark.parametrize("key", [4, -5, (0, 0), (..., ...), [4], "x", 1.5, np.array([[0]]), [True]])
 def test_selections_that_cannot_be_are_refused(key: Any) -> None:
     metadata = ArrayMetadata.build(shape=(4,), chunks=(2,), dtype="u1")

@@ -72,7 +72,10 @@ def decode_cell(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequenc
         raise DecodeError(f"the bytes decode to the shape {block.shape}, which does not hold the cell of shape {cell}")
     if block.shape != cell:
         block = block[tuple(slice(0, length) for length in cell)]
-    return block.astype(metadata.dtype, casting="safe", copy=False)
+    try:
+        return block.astype(metadata.dtype, casting="safe", copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DecodeError(f"values of dtype {block.dtype} do not become {metadata.dtype}: {error}") from error
 
 
 def transcode(array: ManifestArray, index: Sequence[int], data: Any) -> bytes:

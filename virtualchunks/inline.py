@@ -84,7 +84,8 @@ def encode_array(values: npt.NDArray[Any], metadata: ArrayMetadata) -> ChunkMani
     grid: ChunkGrid = metadata.grid
     buffers = []
     for index in itertools.product(*(range(count) for count in grid.grid_shape)):
-        block = values[grid.cell_slices(index)]
+        cell: tuple[Any, ...] = (*grid.cell_slices(index), ...)
+        block = values[cell]
         nominal = grid.nominal_shape(index)
         if block.shape != nominal:
             padded = np.full(nominal, metadata.fill_value, dtype=values.dtype)

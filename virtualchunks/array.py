@@ -18,7 +18,7 @@ from virtualchunks.errors import ChunkIndexError, ManifestError, UnsupportedFeat
 from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
 from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.metadata import ArrayMetadata, holds
 
 #: Implementations of NumPy's functions on ManifestArrays, by function.
 HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -192,7 +192,7 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         target = in_order(np.dtype(dtype), "=")
         if target == self.dtype:
             return self
-        if not np.can_cast(self.dtype, target, casting="safe") or target.kind in "OT":
+        if not holds(target, self.dtype) or target.kind in "OT":
             raise UnsupportedFeatureError(
                 f"references to {self.dtype} values cannot become {target} without a chance of loss; "
                 "read the values with .virtual.open() and convert those"

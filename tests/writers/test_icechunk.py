@@ -48,7 +48,9 @@ def repository(folder: Path, *prefixes: str) -> icechunk.Repository:
     prefixes = prefixes or (as_url(folder) + "/",)
     config = icechunk.RepositoryConfig.default()
     for prefix in prefixes:
-        store = icechunk.local_filesystem_store(str(folder)) if prefix.startswith("file") else icechunk.s3_store(region="x")
+        store = (
+            icechunk.local_filesystem_store(str(folder)) if prefix.startswith("file") else icechunk.s3_store(region="x")
+        )
         config.set_virtual_chunk_container(icechunk.VirtualChunkContainer(prefix, store))
     access: dict[str, Any] = {
         prefix: icechunk.Credentials.LocalFileSystemAccess() for prefix in prefixes if prefix.startswith("file")
@@ -123,7 +125,9 @@ def numbers(shape: tuple[int, ...], dtype="<i4", start: int = 0) -> np.ndarray:
     return (np.arange(np.prod(shape, dtype=int)).reshape(shape) + start).astype(dtype)
 
 
-def month(folder: Path, days: int, start: str, *, chunk: int | None = None, **options: Any) -> tuple[xr.Dataset, xr.Dataset]:
+def month(
+    folder: Path, days: int, start: str, *, chunk: int | None = None, **options: Any
+) -> tuple[xr.Dataset, xr.Dataset]:
     """Return a virtual Dataset of some days, and the same with values."""
     time = pd.date_range(start, periods=days)
     values = numbers((days, 4), "<f4", start=int(time[0].day_of_year) * 100)
@@ -214,13 +218,15 @@ def test_a_group_below_the_root(tmp_path):
     repo = repository(tmp_path)
     commit(repo, made, group="/a/b/")
     xr.testing.assert_identical(opened(repo, group="a/b"), plain)
-    assert list(zarr_group(repo).groups())[0][0] == "a"
+    assert "a" in dict(zarr_group(repo).groups())
 
 
 def test_a_tree(tmp_path):
     made, plain = month(tmp_path, 5, "2000-01-01")
     below, plain_below = month(tmp_path, 5, "2000-01-02")
-    tree = xr.DataTree.from_dict({"/": made.drop_vars("v"), "/a": made[["v"]], "/a/b": below[["v"]].drop_vars(["time"])})
+    tree = xr.DataTree.from_dict(
+        {"/": made.drop_vars("v"), "/a": made[["v"]], "/a/b": below[["v"]].drop_vars(["time"])}
+    )
     repo = repository(tmp_path)
     commit(repo, tree)
     found = xr.open_datatree(repo.readonly_session("main").store, engine="zarr", consolidated=False, chunks=None)
@@ -264,7 +270,9 @@ OWNERS = {
 
 @pytest.mark.parametrize("layout", OWNERS)
 def test_a_source_that_was_rewritten_is_refused_and_all_others_are_read(tmp_path, layout):
-    array, values, paths = many_sources(tmp_path, (40, 40) if layout != "a file for each chunk" else (3, 40), OWNERS[layout])
+    array, values, paths = many_sources(
+        tmp_path, (40, 40) if layout != "a file for each chunk" else (3, 40), OWNERS[layout]
+    )
     repo = repository(tmp_path)
     commit(repo, ManifestGroup({"v": array}))
     np.testing.assert_array_equal(zarr_group(repo)["v"][:], values)
@@ -301,11 +309,11 @@ def test_ten_thousand_chunks_and_missing_ones(tmp_path):
 
 
 def test_what_is_there_is_refused_replaced_or_added_to(tmp_path):
-    made, plain = month(tmp_path, 5, "2000-01-01")
+    made, _ = month(tmp_path, 5, "2000-01-01")
     other, plain_other = month(tmp_path, 3, "2001-01-01")
     repo = repository(tmp_path)
     commit(repo, made)
-    with pytest.raises(TargetExistsError, match="holds time, v, x.*mode='w'"):
+    with pytest.raises(TargetExistsError, match=r"holds time, v, x.*mode='w'"):
         commit(repo, other)
     commit(repo, made[["v"]].rename(v="w"), mode="a")
     assert set(opened(repo)) == {"v", "w"}
@@ -330,13 +338,22 @@ def test_append_twice(tmp_path):
     commit(repo, months[0][0])
     for made, _ in months[1:]:
         commit(repo, made, append_dim="time")
-    expected = xr.concat([plain for _, plain in months], dim="time", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    expected = xr.concat(
+        [plain for _, plain in months],
+        dim="time",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+    )
     xr.testing.assert_identical(opened(repo), expected)
 
 
 def test_append_to_a_group_with_half_days_in_the_coordinate(tmp_path):
     made, plain = month(tmp_path, 2, "2000-01-01")
-    later, plain_later = (ds.assign_coords(time=ds.time + np.timedelta64(12, "h")) for ds in month(tmp_path, 2, "2000-02-01"))
+    later, plain_later = (
+        ds.assign_coords(time=ds.time + np.timedelta64(12, "h")) for ds in month(tmp_path, 2, "2000-02-01")
+    )
     made["time"].encoding = {"units": "hours since 1990-01-01", "dtype": "i8"}
     repo = repository(tmp_path)
     commit(repo, made, group="g")
@@ -350,15 +367,23 @@ def test_a_coordinate_that_the_stored_units_cannot_hold_is_refused(tmp_path):
     later = later.assign_coords(time=later.time + np.timedelta64(12, "h"))
     repo = repository(tmp_path)
     commit(repo, made)
-    with pytest.warns(UserWarning, match="faithfully"), pytest.raises(CombineError, match="'hours since .* 'days since "):
+    with (
+        pytest.warns(UserWarning, match="faithfully"),
+        pytest.raises(CombineError, match=r"'hours since .* 'days since "),
+    ):
         commit(repo, later, append_dim="time")
 
 
 def test_months_become_a_rectilinear_grid_where_the_flag_allows_it(tmp_path):
-    months = [month(tmp_path, days, start) for days, start in ((31, "2001-01-01"), (28, "2001-02-01"), (31, "2001-03-01"))]
+    months = [
+        month(tmp_path, days, start) for days, start in ((31, "2001-01-01"), (28, "2001-02-01"), (31, "2001-03-01"))
+    ]
     repo = repository(tmp_path)
     commit(repo, months[0][0])
-    with pytest.raises(CombineError, match=r"'v' cannot be appended to a regular chunk grid: .* chunks of 31 along 'time', the other 28"):
+    with pytest.raises(
+        CombineError,
+        match=r"'v' cannot be appended to a regular chunk grid: .* chunks of 31 along 'time', the other 28",
+    ):
         commit(repo, months[1][0], append_dim="time")
     with zarr.config.set({"array.rectilinear_chunks": True}):
         commit(repo, months[1][0], append_dim="time")
@@ -370,7 +395,7 @@ def test_months_become_a_rectilinear_grid_where_the_flag_allows_it(tmp_path):
 
 
 def test_static_variables_stay_and_must_be_the_stored_ones(tmp_path):
-    (first, plain), (second, plain_second) = month(tmp_path, 4, "2000-01-01"), month(tmp_path, 4, "2000-01-05")
+    (first, _), (second, _) = month(tmp_path, 4, "2000-01-01"), month(tmp_path, 4, "2000-01-05")
     mask = on_disk(tmp_path / "mask.bin", numbers((4,)), (4,), dims=("x",))
     first = first.assign(mask=("x", mask))
     second = second.assign(mask=("x", on_disk(tmp_path / "other.bin", numbers((4,)), (2,), dims=("x",))))
@@ -397,7 +422,11 @@ def with_array(ds: xr.Dataset, array: ManifestArray, **attributes: Any) -> xr.Da
 
 WRONG = {
     # name: what the second Dataset is made of, and what the error says
-    "a partial last chunk": ({"chunk": 3}, {"chunk": 3}, r"4 elements along 'time', and its last chunk of 3 is not full \(1 elements\)"),
+    "a partial last chunk": (
+        {"chunk": 3},
+        {"chunk": 3},
+        r"4 elements along 'time', and its last chunk of 3 is not full \(1 elements\)",
+    ),
     "another dtype": ({}, {"values": numbers((4, 4), "<f8")}, "dtype is float64, that of the stored array float32"),
     "another length": ({}, {"values": numbers((4, 5), "<f4")}, "5 elements along 'x', the stored array 4"),
     "other codecs": ({}, {"compressors": (GZIP,)}, "one encoding for each array"),
@@ -416,7 +445,9 @@ def test_what_does_not_continue_the_stored_array_is_refused_untouched(tmp_path, 
     chunks = options.pop("chunks", (options.pop("chunk", 4), 2))
     scale = {key: options.pop(key) for key in ("scale_factor",) if key in options}
     array = on_disk(tmp_path / "second.bin", values, chunks, **options)
-    second = xr.Dataset({"v": (("time", "x"), array, {"units": "K", **scale})}, {"time": pd.date_range("2000-01-05", periods=4)})
+    second = xr.Dataset(
+        {"v": (("time", "x"), array, {"units": "K", **scale})}, {"time": pd.date_range("2000-01-05", periods=4)}
+    )
     repo = repository(tmp_path)
     commit(repo, first)
     session = repo.writable_session("main")
@@ -478,7 +509,10 @@ def test_a_region_up_to_the_partial_end(tmp_path):
 @pytest.mark.parametrize(
     ("region", "message"),
     [
-        ({"time": slice(1, 5)}, "does not fit the region 1 to 5 along 'time': it has chunks of 2, and the stored chunks there begin at 0"),
+        (
+            {"time": slice(1, 5)},
+            "does not fit the region 1 to 5 along 'time': it has chunks of 2, and the stored chunks there begin at 0",
+        ),
         ({"time": slice(0, 3)}, "4 elements along 'time' for a region of 3"),
         ({"x": slice(0, 4)}, "4 elements along 'time', the stored array 8"),
     ],
@@ -507,13 +541,15 @@ def test_containers_that_are_missing_are_listed(tmp_path):
     session = repository(tmp_path).writable_session("main")
     with pytest.raises(NotGrantedError) as caught:
         write_icechunk(made, session.store)
-    assert 'VirtualChunkContainer(\'s3://bucket/a/\', icechunk.s3_store(region="…"))' in str(caught.value)
+    assert "VirtualChunkContainer('s3://bucket/a/', icechunk.s3_store(region=\"…\"))" in str(caught.value)
     assert f"VirtualChunkContainer({folder!r}" not in str(caught.value)
     assert not session.has_uncommitted_changes
     bare = icechunk.Repository.create(icechunk.in_memory_storage()).writable_session("main")
     with pytest.raises(NotGrantedError) as caught:
         write_icechunk(made, bare.store)
-    assert f"VirtualChunkContainer({folder!r}, icechunk.local_filesystem_store({str(tmp_path) + '/'!r}))" in str(caught.value)
+    assert f"VirtualChunkContainer({folder!r}, icechunk.local_filesystem_store({str(tmp_path) + '/'!r}))" in str(
+        caught.value
+    )
     write_icechunk(made, bare.store, validate_containers=False)
 
 
@@ -521,7 +557,7 @@ def test_what_icechunk_refuses_by_return_value_raises(tmp_path, monkeypatch):
     made, _ = month(tmp_path, 4, "2000-01-01")
     session = icechunk.Repository.create(icechunk.in_memory_storage()).writable_session("main")
     monkeypatch.setattr("virtualchunks.writers.icechunk.write.require_containers", lambda *_: None)
-    with pytest.raises(WriteError, match="refused 2 references of 'v'.*discard_changes"):
+    with pytest.raises(WriteError, match=r"refused 2 references of 'v'.*discard_changes"):
         write_icechunk(made, session.store)
 
 

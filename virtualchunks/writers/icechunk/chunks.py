@@ -43,7 +43,8 @@ def _etag(stamp: Stamp) -> Checksum:
     return stamp.etag
 
 
-#: What Icechunk can check, by scheme: it knows no ETags of local files, and plain HTTP servers match none of those sent.
+#: What Icechunk can check, by scheme: it knows no ETags of local files, and plain HTTP servers match none of those
+#: sent.
 _CHECKSUMS: dict[str, Callable[[Stamp], Checksum]] = {
     "file": _modified,
     "http": _modified,
@@ -107,6 +108,8 @@ def write_chunks(array: StoredArray, writing: Writing) -> None:
         If Icechunk refuses a reference.
     """
     records = array.manifest.records
+    if writing.fresh and not len(array.manifest.sources):
+        return
     held, groups, checksums = _rows(array.manifest.sources, writing.last_updated_at)
     source = records["source"]
     virtual = (source >= 0) & ~held[source]
@@ -179,7 +182,8 @@ def _write_box(
     array: StoredArray, writing: Writing, chosen: npt.NDArray[np.bool_], box: tuple[slice, ...], own: Checksum
 ) -> None:
     """Write the chosen chunks of a box of the grid in one call."""
-    part: Records = array.manifest.records[(*box, ...)]
+    whole: tuple[Any, ...] = (*box, ...)  # the ellipsis keeps a scalar's only record an array
+    part: Records = array.manifest.records[whole]
     begins = [first + (edge.start or 0) for first, edge in zip(writing.start, box, strict=True)]
     urls = [*array.manifest.sources.urls, ""]
     rows = np.where(chosen, part["source"], len(urls) - 1).reshape(-1)

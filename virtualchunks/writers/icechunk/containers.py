@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
@@ -11,7 +11,7 @@ from virtualchunks.urls import canonical_url, local_path, redact
 from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.layout import StoredArray, stored_arrays
 
-_STORES = {
+_STORES: dict[str, Callable[[str], str]] = {
     "file": lambda prefix: f"icechunk.local_filesystem_store({local_path(prefix)!r})",
     "s3": lambda prefix: 'icechunk.s3_store(region="…")',
     "gs": lambda prefix: "icechunk.gcs_store()",
@@ -99,12 +99,10 @@ def advice(urls: Iterable[str]) -> str:
     prefixes = common_prefixes(urls)
     lines = ["config = repository.config  # or icechunk.RepositoryConfig.default() for a new one"]
     for prefix in prefixes:
-        store = _STORES.get(prefix.partition(":")[0], lambda prefix: "…")(prefix)
+        store = _STORES.get(prefix.partition(":")[0], _unknown_store)(prefix)
         lines.append(f"config.set_virtual_chunk_container(icechunk.VirtualChunkContainer({prefix!r}, {store}))")
     access = ", ".join(f"{prefix!r}: {_CREDENTIALS.get(prefix.partition(':')[0], '…')}" for prefix in prefixes)
-    lines.append(
-        f"repository = icechunk.Repository.open(storage, config, authorize_virtual_chunk_access={{{access}}})"
-    )
+    lines.append(f"repository = icechunk.Repository.open(storage, config, authorize_virtual_chunk_access={{{access}}})")
     lines.append("repository.save_config()")
     return "Add them and open the repository again:\n    " + "\n    ".join(lines)
 
@@ -125,6 +123,10 @@ def require_reachable(arrays: Iterable[StoredArray]) -> None:
                     url=url,
                     variable=array.path,
                 )
+
+
+def _unknown_store(prefix: str) -> str:
+    return "…"
 
 
 def _canonical(prefix: str) -> str:

@@ -14,7 +14,6 @@ from virtualchunks.grid import Axis
 from virtualchunks.metadata import MEANING, ArrayMetadata, same_value
 from virtualchunks.writers.layout import StoredArray
 
-
 #: Units of time: the unit, the date and the time of day, the zone.
 _SINCE = re.compile(
     r"(\w+) since (-?\d+)-(\d+)-(\d+)(?:[T ]+(\d+)(?::(\d+))?(?::(\d+(?:\.\d*)?))?)? ?(?:Z|UTC|([+-]\d.*))?"
@@ -63,8 +62,8 @@ def _other_meaning(mine: ArrayMetadata, existing: ArrayMetadata) -> str | None:
     for name in MEANING:
         if not _same_meaning(name, own.get(name), existing.attributes.get(name)):
             return (
-                f"its attribute {name!r} is {own.get(name)!r}, that of the stored array {existing.attributes.get(name)!r}, "
-                "so the same stored value would mean two things"
+                f"its attribute {name!r} is {own.get(name)!r}, that of the stored array "
+                f"{existing.attributes.get(name)!r}, so the same stored value would mean two things"
             )
     return None
 
@@ -95,8 +94,8 @@ def _require_same_chunks(array: StoredArray, existing: ArrayMetadata, free: Sequ
     mine = array.metadata
     if mine.encoding != existing.encoding:
         raise CombineError(
-            f"the chunks of {array.path!r} decode as {mine.encoding!r}, those of the stored array as {existing.encoding!r}, "
-            "and Icechunk holds one encoding for each array",
+            f"the chunks of {array.path!r} decode as {mine.encoding!r}, those of the stored array as "
+            f"{existing.encoding!r}, and Icechunk holds one encoding for each array",
             variable=array.path,
         )
     if array.has_missing and not same_value(mine.fill_value, existing.fill_value):
@@ -108,8 +107,8 @@ def _require_same_chunks(array: StoredArray, existing: ArrayMetadata, free: Sequ
     for number, (own, stored) in enumerate(zip(mine.grid.axes, existing.grid.axes, strict=True)):
         if number not in free and not np.array_equal(own.nominal, stored.nominal):
             raise CombineError(
-                f"the chunks of {array.path!r} along {_name(mine, number)} are {_edges(own)}, those of the stored array "
-                f"{_edges(stored)}",
+                f"the chunks of {array.path!r} along {_name(mine, number)} are {_edges(own)}, those of the stored "
+                f"array {_edges(stored)}",
                 variable=array.path,
             )
 
@@ -129,8 +128,9 @@ def appended_axis(array: StoredArray, existing: ArrayMetadata, axis: int) -> Axi
     if stored.overhang and own.size:
         last = stored.nominal_at(stored.count - 1)
         raise CombineError(
-            f"{array.path!r} cannot be appended: the stored array has {stored.size} elements along {name}, and its last chunk "
-            f"of {last} is not full ({last - stored.overhang} elements), so the next chunk would begin within it",
+            f"{array.path!r} cannot be appended: the stored array has {stored.size} elements along {name}, and its "
+            f"last chunk of {last} is not full ({last - stored.overhang} elements), so the next chunk would begin "
+            "within it",
             variable=array.path,
         )
     size = stored.size + own.size
@@ -143,8 +143,9 @@ def appended_axis(array: StoredArray, existing: ArrayMetadata, axis: int) -> Axi
     joined = Axis.from_edges([*stored.nominal.tolist(), *own.nominal.tolist()], size)
     if stored.is_regular and not joined.is_regular and not _rectilinear_allowed():
         raise CombineError(
-            f"{array.path!r} cannot be appended to a regular chunk grid: the stored array has chunks of {stored.chunk} along "
-            f"{name}, the other {_edges(own)}. As a rectilinear grid they can be one array, which is read with a flag of zarr: "
+            f"{array.path!r} cannot be appended to a regular chunk grid: the stored array has chunks of {stored.chunk} "
+            f"along {name}, the other {_edges(own)}. As a rectilinear grid they can be one array, which is read with a "
+            "flag of zarr: "
             'zarr.config.set({"array.rectilinear_chunks": True}) allows it',
             variable=array.path,
         )
@@ -180,9 +181,9 @@ def _first_chunk(array: StoredArray, existing: ArrayMetadata, number: int, part:
     if begins and ends and np.array_equal(own.nominal, stored.nominal[first : last + 1]):
         return first
     raise CombineError(
-        f"{array.path!r} does not fit the region {part.start} to {part.stop} along {_name(existing, number)}: it has chunks of "
-        f"{_edges(own)}, and the stored chunks there begin at {int(stored.starts[first])} and have the lengths "
-        f"{_edges_of(stored.nominal[first : last + 1].tolist())}",
+        f"{array.path!r} does not fit the region {part.start} to {part.stop} along {_name(existing, number)}: it has "
+        f"chunks of {_edges(own)}, and the stored chunks there begin at {int(stored.starts[first])} and have the "
+        f"lengths {_edges_of(stored.nominal[first : last + 1].tolist())}",
         variable=array.path,
     )
 

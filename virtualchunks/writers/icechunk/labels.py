@@ -97,8 +97,8 @@ def _by_labels(tree: Any, nodes: Nodes, root: str, name: str) -> slice:
     places = index.get_indexer(tree.indexes[name])
     if len(places) and ((places < 0).any() or (np.diff(places) != 1).any()):
         raise CombineError(
-            f"the labels along {name!r} ({tree.indexes[name][0]} to {tree.indexes[name][-1]}) are not consecutive ones of the "
-            f"stored coordinate ({index[0]} to {index[-1]})",
+            f"the labels along {name!r} ({tree.indexes[name][0]} to {tree.indexes[name][-1]}) are not consecutive ones "
+            f"of the stored coordinate ({index[0]} to {index[-1]})",
             variable=name,
         )
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)

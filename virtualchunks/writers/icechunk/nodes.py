@@ -117,7 +117,8 @@ def array_document(metadata: ArrayMetadata) -> dict[str, Any]:
 
 
 def grid_member(grid: ChunkGrid) -> dict[str, Any]:
-    """Return the ``chunk_grid`` of a document in the form that Icechunk reads: a rectilinear one as lists of edges only.
+    """Return the ``chunk_grid`` of a document in the form that Icechunk reads: a rectilinear one as lists of edges
+    only.
 
     Examples
     --------

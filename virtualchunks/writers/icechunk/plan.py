@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +118,8 @@ def plan_new(tree: ManifestGroup, nodes: Nodes, root: str, mode: str) -> Plan:
     members = nodes.members(root)
     if mode == "w-" and members:
         raise TargetExistsError(
-            f"the group {'/' + root!r} of the Icechunk store holds {', '.join(sorted(members)[:5])}; pass mode='w' to replace "
-            "it, mode='a' to replace single arrays, or append_dim= or region= to add to them"
+            f"the group {'/' + root!r} of the Icechunk store holds {', '.join(sorted(members)[:5])}; pass mode='w' to "
+            "replace it, mode='a' to replace single arrays, or append_dim= or region= to add to them"
         )
     documents = _ancestors(nodes, root)
     steps, removed = [], [root] if mode == "w" else []
@@ -184,11 +184,11 @@ def _require_all(nodes: Nodes, root: str, group: ManifestGroup, dimension: str) 
     if nodes.document(root) is None:
         raise CombineError(f"there is no group {'/' + root!r} in the Icechunk store to append to; write it first")
     for name in nodes.members(root):
-        existing = None if name in group.arrays else existing_array(nodes, join(root, name))
-        if existing is not None and dimension in (existing.dimension_names or ()):
+        existing = None if name in group.arrays else nodes.document(join(root, name))
+        if existing is not None and dimension in (existing.get("dimension_names") or ()):
             raise CombineError(
-                f"the stored array {join(root, name)!r} has the dimension {dimension!r} too, and would be left shorter than "
-                "the others: append to all of them at once",
+                f"the stored array {join(root, name)!r} has the dimension {dimension!r} too, and would be left shorter "
+                "than the others: append to all of them at once",
                 variable=join(root, name),
             )
 
@@ -262,7 +262,10 @@ def plan_region(tree: ManifestGroup, nodes: Nodes, root: str, region: Mapping[st
 def _placed(array: StoredArray, existing: ArrayMetadata, region: Mapping[str, slice]) -> PutChunks | PutValues:
     require_same(array, existing, but=tuple(region))
     names = array.metadata.dimension_names or ()
-    bounds = [slice(*region.get(str(name), slice(None)).indices(size)[:2]) for name, size in zip(names, existing.shape, strict=True)]
+    bounds = [
+        slice(*region.get(str(name), slice(None)).indices(size)[:2])
+        for name, size in zip(names, existing.shape, strict=True)
+    ]
     for name, part, size in zip(names, bounds, array.metadata.shape, strict=True):
         if part.stop - part.start != size:
             raise CombineError(
@@ -295,8 +298,8 @@ def _require_equal(array: StoredArray, existing: ArrayMetadata, nodes: Nodes) ->
     values = _values(array)
     if not _same_values(values, stored):
         raise CombineError(
-            f"{array.path!r} differs from the stored array, which this write leaves as it is: drop the variable to keep the "
-            "stored one",
+            f"{array.path!r} differs from the stored array, which this write leaves as it is: drop the variable to "
+            "keep the stored one",
             variable=array.path,
         )
 
@@ -317,8 +320,3 @@ def _same_values(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
 def natural_attributes(existing: ArrayMetadata) -> dict[str, Any]:
     """Return the attributes of a stored array as a file would have them."""
     return from_zarr(existing.attributes, existing.dtype)
-
-
-def paths_of(tree: ManifestGroup, root: str) -> Iterable[str]:
-    """Iterate over the paths in the store of all arrays of a tree."""
-    return (join(root, path) for path, _ in tree.walk_arrays())

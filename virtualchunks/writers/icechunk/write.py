@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from virtualchunks.errors import MissingDependencyError, UnsupportedFeatureError, WriteError
-from virtualchunks.group import ManifestGroup
 from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.icechunk.chunks import Writing, write_chunks
 from virtualchunks.writers.icechunk.containers import require_containers, require_reachable
@@ -36,8 +36,8 @@ def write_icechunk(
 ) -> None:
     """Write a tree to the store of an Icechunk session, which the caller commits.
 
-    References become virtual chunks, with the modification time or ETag of their object as a checksum where Icechunk can
-    check it; chunks held in memory are stored in the repository.
+    References become virtual chunks, with the modification time or ETag of their object as a checksum where Icechunk
+    can check it; chunks held in memory are stored in the repository.
 
     Parameters
     ----------
@@ -77,24 +77,21 @@ def write_icechunk(
 
     Notes
     -----
-    Icechunk compares whole seconds: a local file that is rewritten within the second in which it was last modified when it
-    was parsed is not noticed.
+    Icechunk compares whole seconds: a local file that is rewritten within the second in which it was last modified when
+    it was parsed is not noticed.
     """
     _require_icechunk()
     nodes = Nodes.of(store)
     root = (group or "").strip("/")
     way = "append" if append_dim is not None else "region" if region is not None else "new"
     chosen = _mode(way, mode, both=append_dim is not None and region is not None)
-    if way == "new":
-        plan = plan_new(as_group(tree, inherit=write_inherited_coords), nodes, root, chosen)
-    else:
-        encodings = stored_encodings(tree, nodes, root)
-        made = as_group(tree, encodings, inherit=write_inherited_coords)
-        plan = _added(tree, made, nodes, root, append_dim, region)
+    with _icechunk_errors("Nothing has been written"):
+        plan = _plan(tree, nodes, root, append_dim, region, chosen, inherit=write_inherited_coords)
     require_reachable(plan.referring)
     if validate_containers:
         require_containers(store, plan.referring)
-    _carry_out(plan, nodes, validate_containers, last_updated_at)
+    with _icechunk_errors("The session holds what was written before: session.discard_changes() drops it"):
+        _carry_out(plan, nodes, validate_containers, last_updated_at)
 
 
 def _require_icechunk() -> None:
@@ -118,33 +115,39 @@ def _mode(way: str, mode: str | None, *, both: bool) -> str:
     return mode
 
 
-def _added(
-    tree: Any, made: ManifestGroup, nodes: Nodes, root: str, append_dim: str | None, region: Region | None
+def _plan(
+    tree: Any, nodes: Nodes, root: str, append_dim: str | None, region: Region | None, mode: str, *, inherit: bool
 ) -> Plan:
+    if append_dim is None and region is None:
+        return plan_new(as_group(tree, inherit=inherit), nodes, root, mode)
+    made = as_group(tree, stored_encodings(tree, nodes, root), inherit=inherit)
     if append_dim is not None:
         return plan_append(made, nodes, root, append_dim)
     assert region is not None
     return plan_region(made, nodes, root, resolve_region(tree, nodes, root, region))
 
 
-def _carry_out(plan: Plan, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
+@contextmanager
+def _icechunk_errors(state: str) -> Iterator[None]:
+    """Turn Icechunk's errors into one of ours that says what state the session is in."""
     from icechunk import IcechunkError
 
-    if last_updated_at is not None and last_updated_at.tzinfo is None:
-        last_updated_at = last_updated_at.replace(tzinfo=UTC)
     try:
-        for path in plan.removed:
-            nodes.remove(path)
-        for path, document in plan.documents.items():
-            nodes.put_document(path, document)
-        for step in plan.steps:
-            _STEPS[type(step)](step, nodes, validate, last_updated_at)
+        yield
     except IcechunkError as error:
         reason = str(error).strip().partition("\n")[0]
-        raise WriteError(
-            f"Icechunk refused the write: {reason}. The session holds what was written before it: "
-            "session.discard_changes() drops that"
-        ) from error
+        raise WriteError(f"Icechunk refused: {reason}. {state}") from error
+
+
+def _carry_out(plan: Plan, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
+    if last_updated_at is not None and last_updated_at.tzinfo is None:
+        last_updated_at = last_updated_at.replace(tzinfo=UTC)
+    for path in plan.removed:
+        nodes.remove(path)
+    for path, document in plan.documents.items():
+        nodes.put_document(path, document)
+    for step in plan.steps:
+        _STEPS[type(step)](step, nodes, validate, last_updated_at)
 
 
 def _put_chunks(step: PutChunks, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:

@@ -80,6 +80,8 @@ class Writing(NamedTuple):
 
     Parameters
     ----------
+    urls
+        The URL of each source row, and an empty one for missing chunks, whose source is -1.
     nodes
         The store.
     start
@@ -92,6 +94,7 @@ class Writing(NamedTuple):
         A time after which no object may have changed, in place of what their stamps say.
     """
 
+    urls: list[str]
     nodes: Nodes
     start: tuple[int, ...]
     fresh: bool
@@ -110,7 +113,7 @@ def write_chunks(array: StoredArray, writing: Writing) -> None:
     records = array.manifest.records
     if writing.fresh and not len(array.manifest.sources):
         return
-    held, groups, checksums = _rows(array.manifest.sources, writing.last_updated_at)
+    held, groups, checksums = _rows(array.manifest.sources, writing)
     source = records["source"]
     virtual = (source >= 0) & ~held[source]
     if virtual.any():
@@ -128,7 +131,7 @@ def write_chunks(array: StoredArray, writing: Writing) -> None:
 
 
 def _rows(
-    sources: SourceTable, last_updated_at: datetime | None
+    sources: SourceTable, writing: Writing
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], list[Checksum]]:
     """Return for each row whether it is held in memory and the number of its checksum, and the checksums.
 
@@ -138,9 +141,10 @@ def _rows(
     held[list(sources.buffers or ())] = True
     numbers: dict[Checksum, int] = {}
     groups = np.full(len(sources) + 1, -1, dtype=np.int64)
-    for row, url in enumerate(sources.urls):
+    given = writing.last_updated_at
+    for row, url in enumerate(writing.urls):
         if url:
-            own = last_updated_at if last_updated_at is not None else checksum(url, sources.stamp(row))
+            own = given if given is not None else checksum(url, sources.stamp(row))
             groups[row] = numbers.setdefault(own, len(numbers))
     return held, groups, list(numbers)
 
@@ -185,7 +189,7 @@ def _write_box(
     whole: tuple[Any, ...] = (*box, ...)  # the ellipsis keeps a scalar's only record an array
     part: Records = array.manifest.records[whole]
     begins = [first + (edge.start or 0) for first, edge in zip(writing.start, box, strict=True)]
-    urls = [*array.manifest.sources.urls, ""]
+    urls = writing.urls
     rows = np.where(chosen, part["source"], len(urls) - 1).reshape(-1)
     failed = writing.nodes.store.set_virtual_refs_arr(
         array.path,
@@ -204,7 +208,6 @@ def _write_each(array: StoredArray, writing: Writing, group: npt.NDArray[np.int6
     """Write chunks one by one, each with its own checksum."""
     from icechunk import VirtualChunkSpec
 
-    urls = list(array.manifest.sources.urls)
     records = array.manifest.records
     etags = [own if isinstance(own, str) else None for own in checksums]
     times = [own if isinstance(own, datetime) else None for own in checksums]
@@ -221,7 +224,7 @@ def _write_each(array: StoredArray, writing: Writing, group: npt.NDArray[np.int6
             group[places].tolist(),
         )
         specs = [
-            VirtualChunkSpec(index, urls[row], offset, length, etags[number], times[number])
+            VirtualChunkSpec(index, writing.urls[row], offset, length, etags[number], times[number])
             for index, row, offset, length, number in zip(*columns, strict=True)
         ]
         failed = writing.nodes.store.set_virtual_refs(array.path, specs, validate_containers=writing.validate)

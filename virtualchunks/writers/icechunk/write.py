@@ -153,7 +153,8 @@ def _carry_out(plan: Plan, nodes: Nodes, validate: bool, last_updated_at: dateti
 def _put_chunks(step: PutChunks, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
     if step.document is not None:
         nodes.put_document(step.array.path, step.document)
-    write_chunks(step.array, Writing(nodes, step.start, step.fresh, validate, last_updated_at))
+    urls = [*step.array.manifest.sources.urls, ""]
+    write_chunks(step.array, Writing(urls, nodes, step.start, step.fresh, validate, last_updated_at))
 
 
 def _put_values(step: PutValues, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:

@@ -4,6 +4,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import icechunk
 import numpy as np
@@ -32,6 +33,7 @@ from virtualchunks.errors import (
     WriteError,
 )
 from virtualchunks.inline import encode_array
+from virtualchunks.manifest import RECORD
 from virtualchunks.urls import as_url
 from virtualchunks.writers.icechunk import required_containers, write_icechunk
 
@@ -592,3 +594,72 @@ def test_stores_and_arguments_that_do_not_fit(tmp_path):
         write_icechunk(ManifestGroup(), store, region="auto")
     with pytest.raises(UnsupportedFeatureError, match="consecutive"):
         write_icechunk(made, store, region={"time": slice(0, 4, 2)})
+
+
+LOADED = {
+    "text of a length": (np.array(["a", "bäé"]), np.array(["c", ""])),
+    "text of any length": (np.array(["a", None], dtype=object), np.array([None, "cdefg"], dtype=object)),
+    "times": (pd.date_range("2000-01-01", periods=2), pd.date_range("1999-01-01", periods=2)),
+    "durations": (pd.to_timedelta([1, 2], unit="D"), pd.to_timedelta([3, 4], unit="D")),
+    "truth": (np.array([True, False]), np.array([False, True])),
+    "numbers with gaps": (np.array([1.5, np.nan]), np.array([np.nan, 2.5])),
+    "complex numbers": (np.array([1j, 2]), np.array([3, 4j])),
+}
+
+
+@pytest.mark.parametrize("kind", LOADED)
+def test_loaded_variables_of_every_kind_are_appended(kind):
+    repo = repository(Path("/nowhere"))
+    parts = [xr.Dataset({"v": ("x", values)}) for values in LOADED[kind]]
+    plain = [part.copy(deep=True) for part in parts]
+    commit(repo, parts[0])
+    commit(repo, parts[1], append_dim="x")
+    expected = xr.concat(plain, dim="x").v.values
+    if expected.dtype == object:  # xarray writes text that is not there as empty
+        expected = np.where(pd.isna(expected), "", expected)
+    np.testing.assert_array_equal(opened(repo).v.values, expected)
+
+
+def test_etags_of_an_object_store():
+    pytest.importorskip("moto.server")
+    import obstore
+    from moto.server import ThreadedMotoServer
+    from obstore.store import S3Store
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        keys = {"access_key_id": "a", "secret_access_key": "b"}
+        options = {**keys, "region": "us-east-1", "endpoint": endpoint, "client_options": {"allow_http": True}}
+        urlopen(Request(f"{endpoint}/bucket", method="PUT"))
+        store = S3Store("bucket", **options)
+        values = numbers((4, 3), "<i8")
+        stamps = []
+        for number in range(2):
+            data = values[number * 2 : number * 2 + 2].tobytes()
+            stamps.append(Stamp(etag=store.put(f"{number}.nc", data)["e_tag"]))
+        urls = ["s3://bucket/0.nc", "s3://bucket/1.nc"]
+        records = np.zeros((4, 1), dtype=RECORD)
+        records["source"][:, 0], records["offset"][:, 0], records["length"] = [0, 0, 1, 1], [0, 24, 0, 24], 24
+        metadata = ArrayMetadata.build(shape=(4, 3), chunks=(1, 3), dtype="<i8", dimension_names=("time", "x"))
+        array = ManifestArray(metadata, ChunkManifest.from_records(records, SourceTable.of_urls(urls, stamps)))
+
+        config = icechunk.RepositoryConfig.default()
+        kind = icechunk.s3_store(
+            region="us-east-1", endpoint_url=endpoint, allow_http=True, s3_compatible=True, force_path_style=True
+        )
+        config.set_virtual_chunk_container(icechunk.VirtualChunkContainer("s3://bucket/", kind))
+        access = icechunk.containers_credentials({"s3://bucket/": icechunk.s3_credentials(**keys)})
+        storage = icechunk.in_memory_storage()
+        repo = icechunk.Repository.create(storage, config, authorize_virtual_chunk_access=access)
+        commit(repo, ManifestGroup({"v": array}))
+        stored = zarr_group(repo)["v"]
+        np.testing.assert_array_equal(stored[:], values)
+        obstore.put(store, "1.nc", bytes(48))
+        np.testing.assert_array_equal(stored[:2], values[:2])
+        with pytest.raises(icechunk.IcechunkError, match="has changed"):
+            stored[2:]
+    finally:
+        server.stop()

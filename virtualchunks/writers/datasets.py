@@ -189,7 +189,9 @@ def _stored_values(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         ) from error
 
 
-def in_memory_array(values: npt.NDArray[Any], names: tuple[str, ...], attributes: Mapping[str, Any]) -> ManifestArray:
+def in_memory_array(
+    values: npt.NDArray[Any], names: tuple[str | None, ...], attributes: Mapping[str, Any]
+) -> ManifestArray:
     """Return values as an array of one chunk held in memory, in plain little-endian bytes.
 
     Parameters

@@ -9,6 +9,7 @@ import numpy as np
 
 from virtualchunks.errors import CombineError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.writers.icechunk.nodes import Nodes
 from virtualchunks.writers.icechunk.plan import existing_array, join, natural_attributes
 
@@ -41,8 +42,15 @@ def stored_encodings(tree: Any, nodes: Nodes, root: str) -> dict[str, dict[str, 
             inner = join(path, str(name))
             existing = existing_array(nodes, join(root, inner))
             if existing is not None:
-                found[inner] = {"dtype": existing.dtype, **natural_attributes(existing)}
+                found[inner] = _encoding(existing)
     return found
+
+
+def _encoding(existing: ArrayMetadata) -> dict[str, Any]:
+    encoding = {key: value for key, value in natural_attributes(existing).items() if key != "dtype"}
+    if existing.dtype.kind in "biufc":  # text keeps its own dtype: converting it would spell None out
+        encoding["dtype"] = existing.dtype
+    return encoding
 
 
 def _datasets(tree: Any) -> dict[str, xarray.Dataset]:

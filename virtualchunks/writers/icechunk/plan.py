@@ -16,6 +16,7 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.writers.datasets import in_memory_array
 from virtualchunks.writers.icechunk.grids import appended_axis, region_start, require_same
 from virtualchunks.writers.icechunk.nodes import Nodes, array_document, grid_member, group_document
 from virtualchunks.writers.layout import StoredArray, stored_array
@@ -202,6 +203,7 @@ def existing_array(nodes: Nodes, path: str) -> ArrayMetadata | None:
 
 
 def _appended(array: StoredArray, existing: ArrayMetadata, nodes: Nodes, dimension: str) -> PutChunks | PutValues:
+    array = _widened(array, existing)
     require_same(array, existing, but=(dimension,))
     axis = (array.metadata.dimension_names or ()).index(dimension)
     stored = existing.grid.axes[axis]
@@ -260,6 +262,7 @@ def plan_region(tree: ManifestGroup, nodes: Nodes, root: str, region: Mapping[st
 
 
 def _placed(array: StoredArray, existing: ArrayMetadata, region: Mapping[str, slice]) -> PutChunks | PutValues:
+    array = _widened(array, existing)
     require_same(array, existing, but=tuple(region))
     names = array.metadata.dimension_names or ()
     bounds = [
@@ -276,6 +279,17 @@ def _placed(array: StoredArray, existing: ArrayMetadata, region: Mapping[str, sl
     if array.in_memory and existing.grid.is_regular:
         return PutValues(array.path, _values(array), existing.shape, tuple(bounds))
     return PutChunks(array, None, region_start(array, existing, bounds), fresh=False)
+
+
+def _widened(array: StoredArray, existing: ArrayMetadata) -> StoredArray:
+    """Return text in memory with the length of the stored text, where that is longer."""
+    mine, target = array.metadata.dtype, existing.dtype
+    fits = mine.kind == target.kind and mine.kind in "SU" and np.can_cast(mine, target, casting="safe")
+    if not fits or mine == target or not array.in_memory:
+        return array
+    metadata = array.metadata
+    made = in_memory_array(_values(array).astype(target), metadata.dimension_names or (), metadata.attributes)
+    return StoredArray(array.path, made.metadata, made.manifest)
 
 
 def _values(array: StoredArray) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.encoding import ChunkEncoding, native
+from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
@@ -112,7 +112,7 @@ def _encodings(metadata: ArrayMetadata, manifest: ChunkManifest) -> dict[ChunkEn
 
 def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target: str) -> ChunkEncoding:
     """Return an encoding whose bytes decode to the array's dtype and to whole chunks."""
-    if native(encoding.dtype) != metadata.dtype:
+    if in_order(encoding.dtype, "=") != metadata.dtype:
         raise UnsupportedFeatureError(
             f"the chunks of {path!r} hold {encoding.dtype} where the array is {metadata.dtype}, and {target} converts "
             f"nothing{_ADVICE}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from virtualchunks.encoding import ChunkEncoding, native
+from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import UnsupportedFeatureError
 
 Config = dict[str, Any]
@@ -61,7 +61,7 @@ def codecs_v2(encoding: ChunkEncoding, ndim: int, variable: str) -> CodecsV2:
         order = _order(codecs.pop(0)["configuration"]["order"], ndim, variable)
     place = _place_of_serializer(codecs, encoding, variable)
     before, serializer, after = codecs[:place], codecs[place], codecs[place + 1 :]
-    if before and native(encoding.dtype) != encoding.dtype:
+    if before and in_order(encoding.dtype, "=") != encoding.dtype:
         raise UnsupportedFeatureError(
             f"{variable!r} is filtered and then stored in the byte order {encoding.dtype.byteorder!r}, which Zarr v2 "
             f"cannot say{_ADVICE}",

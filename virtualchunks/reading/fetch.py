@@ -71,8 +71,9 @@ def fetch(
     [b'78', b'012']
     """
     location = registry.locate(url)
-    if _is_one(ranges):
-        return [_fetch_one(location, *ranges[0], stamp)]
+    single = _single(ranges)
+    if single is not None:
+        return [_fetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
     if location.path is not None:
         return _fetch_local(location, todo, stamp)
@@ -116,8 +117,9 @@ async def afetch(
     [b'78']
     """
     location = registry.locate(url)
-    if _is_one(ranges):
-        return [await _afetch_one(location, *ranges[0], stamp)]
+    single = _single(ranges)
+    if single is not None:
+        return [await _afetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
     if location.path is not None:
         return await asyncio.to_thread(_fetch_local, location, todo, stamp)
@@ -139,12 +141,13 @@ async def afetch(
     return todo.slices([answer.data for answer in answers])
 
 
-def _is_one(ranges: Ranges) -> bool:
-    """Whether there is exactly one range, and nothing wrong with it."""
+def _single(ranges: Ranges) -> tuple[int, int] | None:
+    """The range, where there is exactly one and nothing is wrong with it."""
     if not isinstance(ranges, list) or len(ranges) != 1 or type(ranges[0]) is not tuple or len(ranges[0]) != 2:
-        return False
+        return None
     offset, length = ranges[0]
-    return type(offset) is int and type(length) is int and offset >= 0 <= length and offset + length < 2**63
+    good = type(offset) is int and type(length) is int and offset >= 0 <= length and offset + length < 2**63
+    return (offset, length) if good else None
 
 
 def _fetch_one(location: Location, offset: int, length: int, stamp: Stamp | None) -> memoryview:

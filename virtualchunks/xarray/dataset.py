@@ -195,12 +195,13 @@ def _loaded(
     """Read variables and decode them as xarray does."""
     if not chosen:
         return {}
-    from virtualchunks.reading.values import read_values  # decoding needs zarr, which is slow to import
+    from virtualchunks.reading.together import read_together  # decoding needs zarr, which is slow to import
 
-    stored = {}
-    for name, (dims, array, attributes) in chosen.items():
-        values = read_values(array, registry, name=name)
-        stored[name] = xr.Variable(dims, plain_values(values), attributes, text_encoding(array.dtype))
+    values = read_together({name: array for name, (_, array, _) in chosen.items()}, registry)
+    stored = {
+        name: xr.Variable(dims, plain_values(values[name]), attributes, text_encoding(array.dtype))
+        for name, (dims, array, attributes) in chosen.items()
+    }
     url = next(iter(sources_of(array for _, array, _ in chosen.values())), None)
     return decode_variables(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
 

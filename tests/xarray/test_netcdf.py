@@ -8,7 +8,7 @@ import zarr
 
 import virtualchunks as vc
 from tests.xarray.test_virtual_operations import SAFE, references
-from virtualchunks.errors import FormatError, SourceUnavailableError, UnsupportedFeatureError
+from virtualchunks.errors import FormatError, SourceUnavailableError, UnsupportedFeatureError, VirtualChunksError
 
 pytest.importorskip("h5py")
 
@@ -182,6 +182,18 @@ def test_parsers_by_name_and_content(paths):
     by_content, by_name = vc.open_virtual_dataset(url), vc.open_virtual_dataset(url, parser="hdf5")
     xr.testing.assert_identical(by_content, by_name)
     assert vc.open_virtual_dataset(url, strict=True, drop_variables=["label"]).sizes == by_content.sizes
+
+
+def test_what_is_dropped_is_not_parsed(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["good"] = np.arange(4)
+        file["link"] = h5py.ExternalLink("elsewhere.h5", "/x")
+    with pytest.raises(VirtualChunksError, match="elsewhere"):
+        vc.open_virtual_dataset(tmp_path / "a.h5", strict=True)
+    for options in ({"strict": True}, {"parser": "hdf5"}):
+        assert set(vc.open_virtual_dataset(tmp_path / "a.h5", drop_variables="link", **options).variables) == {"good"}
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class VirtualChunksBackend(BackendEntrypoint):
         strict: bool | None = None,
     ) -> xr.Dataset:
         """Open one group of a file; see :func:`xarray.open_dataset` and :func:`virtualchunks.open_virtual_dataset`."""
-        root, granted, source = _opened(filename_or_obj, registry, parser, strict)
+        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables)
         decoding = dict(
             zip(
                 DECODING,
@@ -119,7 +119,7 @@ class VirtualChunksBackend(BackendEntrypoint):
         strict: bool | None = None,
     ) -> dict[str, xr.Dataset]:
         """Open every group of a file, by path."""
-        root, granted, source = _opened(filename_or_obj, registry, parser, strict)
+        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables)
         decoding = dict(
             zip(
                 DECODING,
@@ -140,7 +140,7 @@ class VirtualChunksBackend(BackendEntrypoint):
 
 
 def _opened(
-    opened: Any, registry: Registry, parser: Parser | str | None, strict: bool | None
+    opened: Any, registry: Registry, parser: Parser | str | None, strict: bool | None, dropped: Any
 ) -> tuple[ManifestGroup, ObjectStoreRegistry, str]:
     """Return the root group, what may be read, and what to call the source."""
     if not isinstance(opened, str | os.PathLike):
@@ -148,7 +148,7 @@ def _opened(
         return opened.group, ObjectStoreRegistry.coerce(granted), type(opened).__name__
     source = as_url(opened)
     granted = granting(registry, source)
-    return open_store(source, granted, parser, strict=strict).group, granted, source
+    return open_store(source, granted, parser, drop_variables=dropped, strict=strict).group, granted, source
 
 
 def _dataset(group: ManifestGroup, registry: ObjectStoreRegistry, source: str, options: dict[str, Any]) -> xr.Dataset:

@@ -53,9 +53,9 @@ def score(path: Path) -> Iterator[tuple[str, str, str]]:
     found = {name.replace("/_nc4_non_coord_", "/"): array for name, array in arrays(tree).items()}
     with reference:
         for name, dataset in datasets(reference).items():
-            if bytes(dataset.attrs.get("NAME", b"") if dataset.attrs.get("CLASS") == b"DIMENSION_SCALE" else b"").startswith(
-                HIDDEN
-            ):
+            if bytes(
+                dataset.attrs.get("NAME", b"") if dataset.attrs.get("CLASS") == b"DIMENSION_SCALE" else b""
+            ).startswith(HIDDEN):
                 continue
             array = found.pop(name.replace("/_nc4_non_coord_", "/"), None)
             if array is None:

@@ -88,7 +88,12 @@ def _element(kind: h5t.TypeID) -> Element:
     if type_class not in CLASSES:
         raise UnsupportedFeatureError(f"HDF5 types of class {type_class} are not known")
     element = CLASSES[type_class](kind)
-    if not element.converted and not element.is_text and element.hdf5_type is None and element.nbytes != kind.get_size():
+    if (
+        not element.converted
+        and not element.is_text
+        and element.hdf5_type is None
+        and element.nbytes != kind.get_size()
+    ):
         return replace(element, converted=True)
     return element
 
@@ -170,7 +175,9 @@ def _field(name: str, member: Element) -> DType:
     if not member.shape:
         return member.dtype
     if count > MOST_ELEMENTS:
-        raise UnsupportedFeatureError(f"the field {name!r} is an array of {count} elements, which Zarr's structs have not")
+        raise UnsupportedFeatureError(
+            f"the field {name!r} is an array of {count} elements, which Zarr's structs have not"
+        )
     return np.dtype([(str(number), member.dtype) for number in range(count)])
 
 

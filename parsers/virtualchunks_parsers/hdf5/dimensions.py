@@ -49,7 +49,9 @@ class DimensionNames:
         self._scale_names: dict[Address, str | None] = {node.address: node.name for node in scales}
         self._next = max([len(scales) - 1, *self._by_id]) + 1
 
-    def of_group(self, group: GroupNode, shapes: Sequence[tuple[DatasetNode, tuple[int, ...]]]) -> list[tuple[str, ...]]:
+    def of_group(
+        self, group: GroupNode, shapes: Sequence[tuple[DatasetNode, tuple[int, ...]]]
+    ) -> list[tuple[str, ...]]:
         """Return the names of the dimensions of the arrays of one group, in order.
 
         Parameters

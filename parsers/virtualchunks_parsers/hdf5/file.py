@@ -186,7 +186,9 @@ class HDF5Files:
         path = self.registry.locate(reader.url).path
         try:
             with hdf5_errors(reader.url):
-                opened = h5py.File(reader if path is None else path, "r", **({} if path is None else {"locking": False}))
+                opened = h5py.File(
+                    reader if path is None else path, "r", **({} if path is None else {"locking": False})
+                )
         except FormatError as error:
             raise _not_hdf5(head, reader, error) from error
         if path is not None:

@@ -151,9 +151,7 @@ class _Parse:
                 error.url = self._file.url
             raise error
         what = f"the attribute {path.partition('@')[2]!r} of {path.partition('@')[0]!r}" if "@" in path else f"{path!r}"
-        warnings.warn(
-            UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2
-        )
+        warnings.warn(UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2)
 
     def _build(self, node: GroupNode, names: DimensionNames) -> ManifestGroup:
         groups = {name: self._build(group, names) for name, group in node.groups.items()}

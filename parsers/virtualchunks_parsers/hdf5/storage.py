@@ -120,7 +120,9 @@ def fill_value(dataset: Dataset, *, required: bool = True) -> Any:
         return None
     if element.is_text or element.shape or element.dtype.kind == "O":
         if required:
-            raise UnsupportedFeatureError("chunks were never written, and Zarr has no fill value for elements of this type")
+            raise UnsupportedFeatureError(
+                "chunks were never written, and Zarr has no fill value for elements of this type"
+            )
         return None
     memory = element.dtype if element.memory is None else element.memory
     value = np.zeros((), dtype=memory)
@@ -359,7 +361,9 @@ def _segments(dataset: Dataset) -> list[tuple[str, int, int]]:
         left -= length
     if left:
         raise FormatError(
-            f"the external files of {dataset.path!r} hold {left} bytes too few", url=dataset.file.url, variable=dataset.path
+            f"the external files of {dataset.path!r} hold {left} bytes too few",
+            url=dataset.file.url,
+            variable=dataset.path,
         )
     return segments
 

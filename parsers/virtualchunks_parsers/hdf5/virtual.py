@@ -98,7 +98,9 @@ def _piece(dataset: Dataset, number: int, open_array: Opener) -> Piece:
         array = source[tuple(slice(*span) for span in selected)]
         array = _reshaped(array, tuple(stop - start for start, stop in block))
     except (ChunkIndexError, UnsupportedFeatureError) as error:
-        raise UnsupportedFeatureError(f"mapping {number} of a virtual dataset cannot be referred to: {error.message}") from error
+        raise UnsupportedFeatureError(
+            f"mapping {number} of a virtual dataset cannot be referred to: {error.message}"
+        ) from error
     return Piece(block, array)
 
 

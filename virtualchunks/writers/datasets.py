@@ -143,7 +143,8 @@ def _virtual(variable: xarray.Variable, array: ManifestArray) -> ManifestArray:
     encoded = {key: variable.encoding[key] for key in (*_ATTRIBUTES, *CF_RELATED_DATA) if key in variable.encoding}
     attributes = {str(key): value for key, value in {**encoded, **variable.attrs}.items() if value is not None}
     names = tuple(map(str, variable.dims))
-    metadata = array.metadata.replace(dimension_names=names, attributes=attributes)
+    kept = array.metadata.with_meaning(attributes)  # xarray may have dropped the packing on the way
+    metadata = array.metadata.replace(dimension_names=names, attributes=kept)
     return ManifestArray(metadata, array.manifest)
 
 

@@ -407,7 +407,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         small = self.compact()
-        return ChunkManifest._trusted, (np.ascontiguousarray(small._records), small._sources)
+        return ChunkManifest._trusted, (np.asarray(small._records, order="C"), small._sources)
 
 
 def concatenate(manifests: Sequence[ChunkManifest], axis: int) -> ChunkManifest:

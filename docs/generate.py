@@ -66,11 +66,12 @@ def section(name: str, parser: Any) -> str:
     """Return the section of one parser."""
     suffixes = ", ".join(f"`{suffix}`" for suffix in parser.suffixes)
     by_name = f", or by the suffixes {suffixes}" if suffixes else ""
+    path = f"{parser.__module__.removesuffix('.parser')}.{parser.__name__}"
     lines = [
         "",
         f"### {parser.name}",
         "",
-        f"Parser `{name}` (`{parser.__module__.removesuffix('.parser')}.{parser.__name__}`), found by content{by_name}.",
+        f"Parser `{name}` (`{path}`), found by content{by_name}.",
         "",
         "Reads",
         "",

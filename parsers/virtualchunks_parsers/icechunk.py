@@ -1,7 +1,7 @@
 """IcechunkParser: one snapshot of an Icechunk repository → one tree of arrays of chunk references.
 
-The repository is read by the ``icechunk`` library; its chunks are not. A *virtual* chunk is a reference to where it lies, a
-*native* one to ``<repository>/chunks/<id>``, an *inline* one is held in memory.
+The repository is read by the ``icechunk`` library; its chunks are not. A *virtual* chunk is a reference to where it
+lies, a *native* one to ``<repository>/chunks/<id>``, an *inline* one is held in memory.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class IcechunkParser:
     Notes
     -----
     Naming a repository grants what lies beneath it, its native chunks among them. What virtual chunks refer to is not
-    granted: reading their values needs a registry that covers it. Icechunk does not give out the checksums of virtual chunks,
-    so references carry no stamps.
+    granted: reading their values needs a registry that covers it. Icechunk does not give out the checksums of virtual
+    chunks, so references carry no stamps.
 
-    The repository's own metadata is read by Icechunk, from where the registry's store for it lies: a local folder, or S3, GCS
-    or HTTP. Where the store's credentials cannot be handed over, open the repository yourself and use
+    The repository's own metadata is read by Icechunk, from where the registry's store for it lies: a local folder, or
+    S3, GCS or HTTP. Where the store's credentials cannot be handed over, open the repository yourself and use
     :meth:`from_storage`.
 
     Examples
@@ -148,7 +148,8 @@ class IcechunkParser:
         source
             A storage, a repository or a session. A session has its snapshot already.
         url
-            Where the repository lies, for references to its native chunks; without it, arrays that have any are left out.
+            Where the repository lies, for references to its native chunks; without it, arrays that have any are left
+            out.
         registry
             What may be read, and through which store.
         """
@@ -181,7 +182,9 @@ def _session(source: Any, version: Mapping[str, str], url: str) -> icechunk.Sess
         return source
     try:
         repository = source if isinstance(source, icechunk.Repository) else icechunk.Repository.open(source)
-        return repository.readonly_session(**version)
+        return repository.readonly_session(
+            version.get("branch"), tag=version.get("tag"), snapshot_id=version.get("snapshot_id")
+        )
     except (icechunk.IcechunkError, ValueError) as error:
         named = None if url == UNNAMED else url
         wanted = ", ".join(f"{name} {value!r}" for name, value in version.items())
@@ -273,12 +276,13 @@ def _storage(location: Location, url: str) -> icechunk.Storage:
     scheme = split(location.url).scheme
     if scheme not in _STORAGES:
         raise UnsupportedFeatureError(
-            f"Icechunk's storage for {scheme}:// is not set up here: open the repository and pass it to from_storage", url=url
+            f"Icechunk's storage for {scheme}:// is not set up here: open the repository and pass it to from_storage",
+            url=url,
         )
     if getattr(location.store, "credential_provider", None) is not None:
         raise UnsupportedFeatureError(
-            f"the credential provider of the store of {url} cannot be handed to Icechunk: open the repository and pass it to "
-            "from_storage",
+            f"the credential provider of the store of {url} cannot be handed to Icechunk: open the repository and pass "
+            "it to from_storage",
             url=url,
         )
     return _STORAGES[scheme](location)

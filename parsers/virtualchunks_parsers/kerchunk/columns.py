@@ -146,7 +146,9 @@ def _columns(values: Sequence[Sequence[Any]]) -> tuple[list[str], Int64, Int64]:
     """Return paths, offsets and lengths; the length -1 stands for a whole object."""
     shapes = set(map(len, values))
     if not shapes <= {1, 3}:
-        raise FormatError(f"a reference is [url] or [url, offset, length], found one of {sorted(shapes - {1, 3})} items")
+        raise FormatError(
+            f"a reference is [url] or [url, offset, length], found one of {sorted(shapes - {1, 3})} items"
+        )
     paths = [value[0] for value in values]
     if shapes == {3}:
         return paths, _integers([value[1] for value in values]), _integers([value[2] for value in values])

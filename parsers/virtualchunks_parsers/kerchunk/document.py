@@ -78,8 +78,8 @@ class Document:
             references = content["refs"]
         else:
             raise FormatError(
-                f"{url} is a Kerchunk document of the version {version!r}, and has {_kind(content.get('refs'))} as 'refs'; "
-                "known are version 0, without 'refs', and version 1",
+                f"{url} is a Kerchunk document of the version {version!r}, and has {_kind(content.get('refs'))} as 'refs'; known "
+                "are version 0, without 'refs', and version 1",
                 url=url,
             )
         templates = Templates(content.get("templates") if references is not content else None)
@@ -128,8 +128,8 @@ def _unzstd(data: bytes, url: str) -> bytes:
     size = _zstd_size(data)
     if size is None:
         raise UnsupportedFeatureError(
-            f"{url} is a zstd stream that does not say how large it unpacks, so that it cannot be bounded: compress the file "
-            "as a whole (zstd FILE, not zstd < FILE), or unpack it first",
+            f"{url} is a zstd stream that does not say how large it unpacks, so that it cannot be bounded: compress "
+            "the file as a whole (zstd FILE, not zstd < FILE), or unpack it first",
             url=url,
         )
     if size > MOST_BYTES:

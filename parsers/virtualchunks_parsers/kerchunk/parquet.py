@@ -1,8 +1,9 @@
 """Kerchunk references in Parquet: a folder of metadata and, for each array, partitions of its references.
 
-Specification: https://fsspec.github.io/kerchunk/spec.html#parquet-references. ``.zmetadata`` holds all metadata documents and
-``record_size``; ``<array>/refs.<k>.parq`` holds the references of the chunks from ``k * record_size`` on, in C order, in the
-columns ``path``, ``offset``, ``size`` and ``raw``. A partition that is not there holds missing chunks only.
+Specification: https://fsspec.github.io/kerchunk/spec.html#parquet-references. ``.zmetadata`` holds all metadata
+documents and ``record_size``; ``<array>/refs.<k>.parq`` holds the references of the chunks from ``k * record_size`` on,
+in C order, in the columns ``path``, ``offset``, ``size`` and ``raw``. A partition that is not there holds missing
+chunks only.
 """
 
 from __future__ import annotations
@@ -113,9 +114,7 @@ class ParquetReferences:
             np.concatenate([empty, *(getattr(partition, name) for partition in partitions)])
             for name in ("numbers", "offsets", "lengths")
         )
-        return from_codes(
-            numbers, list(paths), np.concatenate([empty, *columns]), offsets, lengths, self.targets, held
-        )
+        return from_codes(numbers, list(paths), np.concatenate([empty, *columns]), offsets, lengths, self.targets, held)
 
     def _partition(self, path: str, number: int, size: int) -> Partition | None:
         """Read one partition; ``None`` where there is none."""

@@ -69,13 +69,13 @@ class KerchunkParser:
 
     Notes
     -----
-    References are a JSON document (version 0 or 1; plain, or compressed by gzip or zstd), a Parquet folder, or a dictionary.
-    Templates and generators are expanded without a template engine: names, calls with constants, and integer arithmetic are
-    understood, anything else is refused.
+    References are a JSON document (version 0 or 1; plain, or compressed by gzip or zstd), a Parquet folder, or a
+    dictionary. Templates and generators are expanded without a template engine: names, calls with constants, and
+    integer arithmetic are understood, anything else is refused.
 
-    Naming a reference file does not grant what it refers to: reading values later needs a registry that covers the targets.
-    They are not opened while parsing, with one exception: a reference to a whole object (``[url]``) does not say how long it
-    is, so the object is looked up if the registry covers it, and its array left out if not.
+    Naming a reference file does not grant what it refers to: reading values later needs a registry that covers the
+    targets. They are not opened while parsing, with one exception: a reference to a whole object (``[url]``) does not
+    say how long it is, so the object is looked up if the registry covers it, and its array left out if not.
 
     Examples
     --------
@@ -125,7 +125,9 @@ class KerchunkParser:
             head = _inflated(head)
         if not head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{"):
             return False
-        return any(mark in head for mark in (b'"refs"', b".zgroup", b".zarray", b".zattrs", b'zarr.json"', b".zmetadata"))
+        return any(
+            mark in head for mark in (b'"refs"', b".zgroup", b".zarray", b".zattrs", b'zarr.json"', b".zmetadata")
+        )
 
     def __call__(self, url: str | Mapping[str, Any], registry: Any = None) -> ManifestStore:
         """Parse references.
@@ -193,7 +195,9 @@ class KerchunkParser:
         }
         nodes = nodes_of({**consolidated(metadata), **metadata})
         if not nodes:
-            raise FormatError(f"{url} holds no Zarr metadata, and so no Kerchunk references", url=None if url == DICTIONARY else url)
+            raise FormatError(
+                f"{url} holds no Zarr metadata, and so no Kerchunk references", url=None if url == DICTIONARY else url
+            )
         arrays = (path for path, node in nodes.items() if node.is_array)
         return self._tree(nodes, References.sorted_out(document.references, arrays, targets), url)
 
@@ -233,9 +237,7 @@ def _read_metadata(folder: str, registry: ObjectStoreRegistry) -> bytes | None:
         return None
 
 
-def _metadata(
-    key: str, value: Any, targets: Targets, registry: ObjectStoreRegistry, url: str
-) -> Mapping[str, Any]:
+def _metadata(key: str, value: Any, targets: Targets, registry: ObjectStoreRegistry, url: str) -> Mapping[str, Any]:
     """Return a metadata document of the references: inline as a rule, but it may be a reference itself."""
     if isinstance(value, Mapping):
         return value
@@ -246,14 +248,13 @@ def _metadata(
     target = targets.url(value[0])
     if len(value) == 1:
         return parse_document(key, read_whole(registry, target, MOST_METADATA) or b"", target)
-    if not all(type(number) is int and 0 <= number for number in value[1:]) or value[2] > MOST_METADATA:
+    if not all(type(number) is int and number >= 0 for number in value[1:]) or value[2] > MOST_METADATA:
         raise FormatError(f"the reference {key!r} of {url} has the offset {value[1]!r} and the length {value[2]!r}")
     return parse_document(key, fetch(registry, target, [(value[1], value[2])])[0], target)
 
 
 def _inflated(head: bytes) -> bytes:
     """Return what the beginning of a gzip stream holds, as far as it goes."""
-
 
     try:
         return zlib.decompressobj(31).decompress(head, 1 << 16)

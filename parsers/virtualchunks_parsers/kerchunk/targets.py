@@ -51,7 +51,9 @@ class Targets:
         Where relative paths begin; ``None`` refuses them.
     """
 
-    def __init__(self, registry: ObjectStoreRegistry, templates: Templates | None = None, base: str | None = None) -> None:
+    def __init__(
+        self, registry: ObjectStoreRegistry, templates: Templates | None = None, base: str | None = None
+    ) -> None:
         self._registry = registry
         self._templates = templates if templates else None
         self._base = None if base is None else as_url(base)
@@ -88,13 +90,14 @@ class Targets:
         new = [url for url in dict.fromkeys(wanted) if url not in self._stamps]
         if len(new) + len(self._stamps) > MOST_LOOKUPS:
             raise UnsupportedFeatureError(
-                f"references to more than {MOST_LOOKUPS:,} whole objects, whose sizes would have to be looked up one by one"
+                f"references to more than {MOST_LOOKUPS:,} whole objects, whose sizes would be looked up one by one"
             )
         try:
             self._stamps.update(zip(new, look_up(self._registry, new), strict=True))
         except (NotGrantedError, ReadError) as error:
             raise UnsupportedFeatureError(
-                f"a reference to a whole object does not say how long it is, and it cannot be looked up: {error.message}"
+                "a reference to a whole object does not say how long it is, and it cannot be looked up: "
+                f"{error.message}"
             ) from error
         return [self._known(url) for url in wanted]
 

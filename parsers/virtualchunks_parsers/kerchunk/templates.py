@@ -2,8 +2,8 @@
 
 Specification: https://fsspec.github.io/kerchunk/spec.html, version 1. Between double braces may stand: the name of a
 template or of a dimension, a template called with constants, integer arithmetic (``+ - * // %`` and parentheses), and a
-number formatted by ``"%03d" % i``. That is all that the specification shows and tools write; anything else is refused. The
-expressions are read by Python's own grammar and never evaluated by it.
+number formatted by ``"%03d" % i``. That is all that the specification shows and tools write; anything else is refused.
+The expressions are read by Python's own grammar and never evaluated by it.
 """
 
 from __future__ import annotations
@@ -114,16 +114,12 @@ class Templates:
             case ast.Name(id=name):
                 return self._named(name, variables, depth)
             case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords):
-                arguments = {
-                    str(keyword.arg): self._evaluate(keyword.value, variables, depth) for keyword in keywords
-                }
+                arguments = {str(keyword.arg): self._evaluate(keyword.value, variables, depth) for keyword in keywords}
                 return self._named(name, {**variables, **arguments}, depth)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -_integer(self._evaluate(operand, variables, depth))
             case ast.BinOp(left=left, op=op, right=right):
-                return _operate(
-                    op, self._evaluate(left, variables, depth), self._evaluate(right, variables, depth)
-                )
+                return _operate(op, self._evaluate(left, variables, depth), self._evaluate(right, variables, depth))
         raise UnsupportedFeatureError(f"the expression {ast.unparse(node)!r} of a Kerchunk template is not understood")
 
     def _named(self, name: str, variables: Variables, depth: int) -> Value:
@@ -143,8 +139,8 @@ def generate(templates: Templates, generators: Any) -> Iterator[tuple[str, list[
     templates
         Those of the document.
     generators
-        Its ``gen``: a list of objects with ``key``, ``url``, ``dimensions`` and, unless whole objects are meant, ``offset``
-        and ``length``.
+        Its ``gen``: a list of objects with ``key``, ``url``, ``dimensions`` and, unless whole objects are meant,
+        ``offset`` and ``length``.
 
     Raises
     ------
@@ -155,9 +151,8 @@ def generate(templates: Templates, generators: Any) -> Iterator[tuple[str, list[
 
     Examples
     --------
-    >>> one = {"key": "v/{{i}}", "url": "s3://b/{{i}}.nc", "offset": "{{i * 10}}", "length": "10", "dimensions": {"i": [0, 1]}}
-    >>> list(generate(Templates(), [one]))
-    [('v/0', ['s3://b/0.nc', 0, 10]), ('v/1', ['s3://b/1.nc', 10, 10])]
+    >>> one = {"key": "v/{{i}}", "url": "s3://b/{{i}}.nc", "offset": "{{i * 10}}", "length": "10", "dimensions": {"i":
+    [0, 1]}} >>> list(generate(Templates(), [one])) [('v/0', ['s3://b/0.nc', 0, 10]), ('v/1', ['s3://b/1.nc', 10, 10])]
     """
     if not isinstance(generators, Sequence) or isinstance(generators, str):
         raise FormatError("the 'gen' of a Kerchunk document is a list")
@@ -223,7 +218,9 @@ def _operate(op: ast.operator, left: Value, right: Value) -> Value:
     if isinstance(left, str) and isinstance(op, ast.Mod) and isinstance(right, int) and _FORMAT.fullmatch(left):
         return left % right
     if type(op) not in _ARITHMETIC:
-        raise UnsupportedFeatureError(f"templates may add, subtract, multiply, divide by // and %, not {type(op).__name__}")
+        raise UnsupportedFeatureError(
+            f"templates may add, subtract, multiply, divide by // and %, not {type(op).__name__}"
+        )
     result = _ARITHMETIC[type(op)](_integer(left), _integer(right))
     if abs(result) >= _LARGEST:
         raise LimitExceededError("a template calculates a number of more than 63 bits")
@@ -232,6 +229,6 @@ def _operate(op: ast.operator, left: Value, right: Value) -> Value:
 
 def _unknown(source: str) -> UnsupportedFeatureError:
     return UnsupportedFeatureError(
-        f"the expression {source.strip()[:80]!r} of a Kerchunk template is not understood: only declared names, calls of "
-        "templates with constants, and integer arithmetic are"
+        f"the expression {source.strip()[:80]!r} of a Kerchunk template is not understood: only declared names, calls "
+        "of templates with constants, and integer arithmetic are"
     )

@@ -176,7 +176,9 @@ def _central_directory(reader: ObjectReader) -> tuple[int, int]:
     _, disk, start_disk, _, count, length, at, _ = _END.unpack_from(tail, place)
     end = reader.size - len(tail) + place
     if disk != start_disk or (disk not in (0, 0xFFFF)):
-        raise UnsupportedFeatureError(f"{reader.url} is one part of a split Zip archive: join the parts", url=reader.url)
+        raise UnsupportedFeatureError(
+            f"{reader.url} is one part of a split Zip archive: join the parts", url=reader.url
+        )
     if 0xFFFFFFFF in (length, at) or count == 0xFFFF:
         at, length = _zip64(reader, end) or (at, length)
     if at + length > end:
@@ -245,8 +247,8 @@ def _wide(field: bytes, size: int, stored: int, header: int, url: str) -> tuple[
 def _starts(reader: ObjectReader, members: Sequence[Member], end: int) -> dict[int, int]:
     """Return where the bytes of each member begin, by where its local header does.
 
-    A local header is as long as its own extra field makes it, which may differ from that of the central directory. Where
-    members follow each other without a gap exactly if the two are equal, they are; the other headers are read.
+    A local header is as long as its own extra field makes it, which may differ from that of the central directory.
+    Where members follow each other without a gap exactly if the two are equal, they are; the other headers are read.
     """
     starts: dict[int, int] = {}
     unsure: list[Member] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from virtualchunks.encoding import ChunkEncoding, bytes_codec
+from virtualchunks.encoding import ChunkEncoding, bytes_codec, in_order
 from virtualchunks.errors import FormatError, UnsupportedFeatureError
 
 Codec = dict[str, Any]
@@ -84,16 +84,14 @@ def encoding_v2(
 
 def _stored(dtype: np.dtype[Any], codecs: Sequence[Codec]) -> np.dtype[Any]:
     """Return the dtype in the byte order of the codec that makes bytes."""
-    if dtype.kind in "TO":
-        return dtype
     for codec in codecs:
         if codec["name"] == "bytes":
-            return dtype.newbyteorder(">" if codec.get("configuration", {}).get("endian") == "big" else "<")
-    return dtype.newbyteorder("=")
+            return in_order(dtype, ">" if codec.get("configuration", {}).get("endian") == "big" else "<")
+    return in_order(dtype, "=")
 
 
 def _add(chain: _Chain, config: Config) -> None:
-    name = config.get("id") if isinstance(config, Mapping) else None
+    name = config.get("id")
     if not isinstance(name, str):
         raise FormatError(f"a filter or compressor is an object with an 'id', found {config!r}")
     if name not in _CODECS:
@@ -142,9 +140,10 @@ def _shuffle(chain: _Chain, name: str, config: dict[str, Any]) -> None:
 
 def _dtype(config: Mapping[str, Any], key: str, name: str) -> np.dtype[Any]:
     try:
-        return np.dtype(config[key])
+        dtype: np.dtype[Any] = np.dtype(config[key])
     except (TypeError, ValueError) as error:
         raise FormatError(f"the {key} of the filter {name!r} is no dtype: {config[key]!r}") from error
+    return dtype
 
 
 def _numbers(chain: _Chain, name: str, config: dict[str, Any], decoded: str, encoded: str) -> None:
@@ -157,7 +156,7 @@ def _numbers(chain: _Chain, name: str, config: dict[str, Any], decoded: str, enc
     after = _dtype(config, encoded, name) if config.get(encoded) is not None else before
     if before != given or given.kind not in "iufcb":
         raise UnsupportedFeatureError(f"the filter {name!r} of {before} is applied to elements of the dtype {given}")
-    native = {decoded: before.newbyteorder("=").str, encoded: after.newbyteorder("=").str}
+    native = {decoded: in_order(before, "=").str, encoded: in_order(after, "=").str}
     chain.codecs.append({"name": f"numcodecs.{name}", "configuration": {**config, **native}})
     chain.dtype = after
 
@@ -183,7 +182,7 @@ def _variable_length(chain: _Chain, name: str, config: dict[str, Any]) -> None:
 
 def _array_to_bytes(chain: _Chain, name: str, config: dict[str, Any]) -> None:
     given = chain.array(name)
-    if given.newbyteorder("=") != given or given.kind not in "iuf":
+    if in_order(given, "=") != given or given.kind not in "iuf":
         raise UnsupportedFeatureError(f"the compressor {name!r} is applied to elements of the dtype {given}")
     chain.codecs.append({"name": f"numcodecs.{name}", "configuration": config})
     chain.dtype = None

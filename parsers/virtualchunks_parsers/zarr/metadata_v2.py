@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from virtualchunks.encoding import in_order
 from virtualchunks.errors import FormatError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 from virtualchunks.metadata import ArrayMetadata, dtype_to_json
@@ -104,15 +105,15 @@ def dtype_v2(document: Any, filters: Sequence[Mapping[str, Any]] | None = None) 
         raise FormatError(f"{document!r} is no dtype of Zarr v2")
     if dtype.kind != "O":
         return dtype
-    known = {config.get("id") for config in filters or () if isinstance(config, Mapping)}
+    known = {config.get("id") for config in filters or ()}
     if "vlen-utf8" in known:
         return np.dtypes.StringDType()
     if "vlen-bytes" in known:
         return dtype
     names = ", ".join(sorted(map(str, known))) or "none"
     raise UnsupportedFeatureError(
-        f"an array of Python objects with the filters {names}: of objects, only text (vlen-utf8) and bytes (vlen-bytes) "
-        "can be represented"
+        f"an array of Python objects with the filters {names}: of objects, only text (vlen-utf8) and bytes "
+        "(vlen-bytes) can be represented"
     )
 
 
@@ -138,7 +139,7 @@ def fill_v2(value: Any, dtype: np.dtype[Any]) -> Any:
     """
     if value is None:
         return None
-    native = dtype if dtype.kind in "TO" else dtype.newbyteorder("=")
+    native = in_order(dtype, "=")
     try:
         with np.errstate(all="ignore"):
             return _fill(value, native, dtype)

@@ -121,7 +121,9 @@ def nodes_of(documents: Documents) -> dict[str, Node]:
         path, _, name = key.rpartition("/")
         document = documents[key]
         if name == "zarr.json":
-            nodes[path] = Node(path, document.get("node_type") == "array", 3, document, _mapping(document, "attributes"))
+            nodes[path] = Node(
+                path, document.get("node_type") == "array", 3, document, _mapping(document, "attributes")
+            )
         elif name in (".zarray", ".zgroup"):
             attributes = documents.get(f"{path}/.zattrs" if path else ".zattrs", {})
             nodes[path] = Node(path, name == ".zarray", 2, document, attributes)

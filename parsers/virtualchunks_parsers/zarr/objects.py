@@ -137,8 +137,8 @@ class Unlisted:
         grid = array.metadata.grid
         if grid.size > MOST_LOOKUPS:
             raise UnsupportedFeatureError(
-                f"it has {grid.size:,} chunks, and plain HTTP has no listing that says which are there; up to {MOST_LOOKUPS:,} "
-                "are looked up one by one. Open the store through S3 or another store that lists"
+                f"it has {grid.size:,} chunks, and plain HTTP has no listing that says which are there; up to "
+                f"{MOST_LOOKUPS:,} are looked up one by one. Open the store through S3 or another store that lists"
             )
         keys = list(array.keys.every(grid.grid_shape))
         urls = [child_url(self.url, f"{array.path}/{key}" if array.path else key) for key in keys]

@@ -41,13 +41,13 @@ class ZarrParser:
 
     Notes
     -----
-    A store is a folder, or a Zip archive whose chunks are stored, not deflated. Naming a folder grants what lies beneath
-    it. It is listed once, which tells which chunks there are and how long they are; metadata documents are read, unless
-    they are consolidated. A chunk that is not listed is missing and reads as the fill value. Of a sharded array, the chunks
-    within the shards become references, at the cost of one request for each shard.
+    A store is a folder, or a Zip archive whose chunks are stored, not deflated. Naming a folder grants what lies
+    beneath it. It is listed once, which tells which chunks there are and how long they are; metadata documents are
+    read, unless they are consolidated. A chunk that is not listed is missing and reads as the fill value. Of a sharded
+    array, the chunks within the shards become references, at the cost of one request for each shard.
 
-    Plain HTTP has no listing. There, a group is read from consolidated metadata only, and up to 10,000 chunks of an array
-    are looked up one by one.
+    Plain HTTP has no listing. There, a group is read from consolidated metadata only, and up to 10,000 chunks of an
+    array are looked up one by one.
 
     An array at the root of a store is called ``data``. Dimensions without names are called after their array.
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.codecs.pipeline import decode_block
-from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import DecodeError, FormatError, ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 from virtualchunks.manifest import ChunkManifest
@@ -134,7 +134,9 @@ class Shards:
         row, start, length = int(shard["source"]), int(shard["offset"]), int(shard["length"])
         url = shards.sources.url(row)
         if length < self.index_bytes:
-            raise FormatError(f"a shard of {length} bytes is shorter than its index, {self.index_bytes}", url=url or None)
+            raise FormatError(
+                f"a shard of {length} bytes is shorter than its index, {self.index_bytes}", url=url or None
+            )
         at = start + (length - self.index_bytes if self.at_end else 0)
         held = shards.sources.buffer(row)
         data: Any = held[at : at + self.index_bytes] if held is not None else None
@@ -181,7 +183,7 @@ def _inner_encoding(metadata: ArrayMetadata, codecs: Any) -> ChunkEncoding:
 def _ordered(dtype: np.dtype[Any], codecs: Sequence[Mapping[str, Any]]) -> np.dtype[Any]:
     """Return the dtype in the byte order that the ``bytes`` codec says."""
     for codec in codecs:
-        if codec["name"] == "bytes" and dtype.kind not in "TO":
+        if codec["name"] == "bytes":
             big = (codec.get("configuration") or {}).get("endian") == "big"
-            return dtype.newbyteorder(">" if big else "<")
+            return in_order(dtype, ">" if big else "<")
     return dtype

@@ -78,8 +78,8 @@ class Document:
             references = content["refs"]
         else:
             raise FormatError(
-                f"{url} is a Kerchunk document of the version {version!r}, and has {_kind(content.get('refs'))} as 'refs'; known "
-                "are version 0, without 'refs', and version 1",
+                f"{url} is a Kerchunk document of the version {version!r}, and {_kind(content.get('refs'))} as 'refs'; "
+                "known are version 0, without 'refs', and version 1",
                 url=url,
             )
         templates = Templates(content.get("templates") if references is not content else None)

@@ -128,7 +128,7 @@ class Archive:
         found, numbers = array.keys.numbers(tails, array.metadata.grid.grid_shape)
         rows = (found + places.start).tolist()
         for row in rows:
-            _require_stored(self.members[row])
+            _require_stored(self.members[row], self.reader.url)
         return Chunks(
             numbers,
             np.zeros(len(rows), dtype=np.int64),
@@ -147,21 +147,22 @@ class Archive:
         if member.method == _STORED and not member.flags & _ENCRYPTED:
             return data
         if member.method != _DEFLATED or member.flags & _ENCRYPTED:
-            _require_stored(member)
+            _require_stored(member, self.reader.url)
         try:
             return zlib.decompressobj(-15).decompress(data, max(1, member.size))
         except zlib.error as error:
             raise FormatError(f"the member {member.name!r} of {self.reader.url} does not inflate: {error}") from error
 
 
-def _require_stored(member: Member) -> None:
+def _require_stored(member: Member, url: str) -> None:
     if member.flags & _ENCRYPTED:
-        raise UnsupportedFeatureError(f"the member {member.name!r} of the archive is encrypted")
+        raise UnsupportedFeatureError(f"the member {member.name!r} of the archive is encrypted", url=url)
     if member.method != _STORED:
         how = _METHODS.get(member.method, f"compressed by method {member.method}")
         raise UnsupportedFeatureError(
             f"the member {member.name!r} of the archive is {how}, and only stored members can be referred to: pack the "
-            "store without compression (zip -0)"
+            "store without compression (zip -0)",
+            url=url,
         )
 
 
@@ -252,7 +253,8 @@ def _starts(reader: ObjectReader, members: Sequence[Member], end: int) -> dict[i
     """
     starts: dict[int, int] = {}
     unsure: list[Member] = []
-    for member, following in zip(members, [*(m.header for m in members[1:]), end], strict=True):
+    headers = [*(member.header for member in members), end]
+    for member, following in zip(members, headers[1:], strict=True):
         start = member.header + _LOCAL.size + member.raw + member.extra
         if start + member.stored == following and not member.flags & _DESCRIPTOR:
             starts[member.header] = start
@@ -260,9 +262,11 @@ def _starts(reader: ObjectReader, members: Sequence[Member], end: int) -> dict[i
             unsure.append(member)
     reader.prefetch([(member.header, _LOCAL.size) for member in unsure])
     for member in unsure:
-        magic, *_, raw, extra = _LOCAL.unpack(reader.read_at(member.header, _LOCAL.size))
+        magic, _, _, method, _, _, _, stored, _, raw, extra = _LOCAL.unpack(reader.read_at(member.header, _LOCAL.size))
         start = member.header + _LOCAL.size + raw + extra
-        if magic != MAGIC or raw != member.raw or start + member.stored > end:
+        told = bool(member.flags & _DESCRIPTOR) or stored in (member.stored, 0xFFFFFFFF)
+        same = magic == MAGIC and method == member.method and raw == member.raw and told
+        if not same or start + member.stored > end:
             raise FormatError(f"the header of {member.name!r} in {reader.url} is damaged", url=reader.url)
         starts[member.header] = start
     return starts

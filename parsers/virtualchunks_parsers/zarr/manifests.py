@@ -98,7 +98,7 @@ def check_grid(size: int, present: int) -> None:
         raise LimitExceededError(f"a grid of {size:,} chunks; the most is {MOST_CHUNKS:,}")
     if size > MOST_SPARSE and present < size // 100:
         raise LimitExceededError(
-            f"a grid of {size:,} chunks of which {present:,} are there; grids that are filled to less than 1 % are read "
+            f"a grid of {size:,} chunks of which {present:,} are there; grids filled to less than 1 % are read "
             f"up to {MOST_SPARSE:,} chunks"
         )
 

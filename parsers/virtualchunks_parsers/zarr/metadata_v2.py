@@ -143,7 +143,7 @@ def fill_v2(value: Any, dtype: np.dtype[Any]) -> Any:
     try:
         with np.errstate(all="ignore"):
             return _fill(value, native, dtype)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, LookupError) as error:
         raise FormatError(f"{value!r} is not the fill value of a Zarr v2 array of the dtype {dtype}") from error
 
 
@@ -152,9 +152,9 @@ def _fill(value: Any, native: np.dtype[Any], stored: np.dtype[Any]) -> Any:
         case "T":
             return value if isinstance(value, str) else ""
         case "O":
-            return base64.standard_b64decode(value) if isinstance(value, str) else b""
+            return base64.b64decode(value, validate=True) if isinstance(value, str) else b""
         case "S" | "V":
-            raw = b"" if value == 0 else base64.standard_b64decode(value)
+            raw = b"" if value == 0 else base64.b64decode(value, validate=True)
             return np.frombuffer(raw.ljust(stored.itemsize, b"\0"), dtype=stored, count=1)[0].astype(native)
         case "U":
             return np.array("" if value == 0 else value, dtype=native)[()]

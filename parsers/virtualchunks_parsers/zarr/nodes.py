@@ -168,13 +168,11 @@ def metadata_errors(url: str, variable: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError, RecursionError) as error:
-        if isinstance(error, VirtualChunksError) and not isinstance(error, ManifestError):
+        if isinstance(error, VirtualChunksError) and not isinstance(error, ManifestError | FormatError):
             raise
         missing = isinstance(error, KeyError)
         reason = f"the member {error} is missing" if missing else getattr(error, "message", str(error))
-        raise FormatError(
-            f"the metadata of {variable!r} of {url} is corrupt: {reason}", url=url, variable=variable
-        ) from error
+        raise FormatError(f"{variable!r} of {url} is corrupt: {reason}", url=url, variable=variable) from error
 
 
 def named_dimensions(metadata: ArrayMetadata, name: str) -> ArrayMetadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from virtualchunks.reading.listing import can_list
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
-from virtualchunks.urls import as_url, canonical_url
+from virtualchunks.urls import as_url
 from virtualchunks_parsers.zarr.archive import MAGIC, Archive
 from virtualchunks_parsers.zarr.nodes import Node, consolidated, metadata_errors, nodes_of, parse_document
 from virtualchunks_parsers.zarr.objects import Folder, Objects, Unlisted
@@ -121,7 +122,7 @@ class ZarrParser:
 
     def _parse(self, url: str, registry: Any) -> tuple[ManifestGroup, ObjectStoreRegistry]:
         named = as_url(url)
-        file = registry is None and named.endswith(".zip")
+        file = registry is None and (named.endswith(".zip") or os.path.isfile(os.fspath(url)))
         folder, granted = folder_of(named, ObjectStoreRegistry().grant(named) if file else registry)
         archive = _open_archive(named, granted)
         if archive is not None:
@@ -147,9 +148,11 @@ def names_of(*given: Iterable[str] | str | None) -> tuple[str, ...]:
 
 def _open_archive(url: str, registry: ObjectStoreRegistry) -> ObjectReader | None:
     """Open what may be an archive; ``None`` for a folder."""
-    if not canonical_url(url).removesuffix("/").endswith(".zip"):
-        return None
-    return ObjectReader(registry, url.removesuffix("/"))
+    named = url.removesuffix("/")
+    path = registry.locate(named).path
+    if named.endswith(".zip") or (path is not None and os.path.isfile(path)):
+        return ObjectReader(registry, named)
+    return None
 
 
 def _documents(objects: Objects, url: str) -> dict[str, Mapping[str, Any]]:

@@ -37,7 +37,7 @@ class Selection:
     group
         Path of the group that becomes the root; empty for the whole.
     dropped
-        Names or paths of arrays and groups to leave out.
+        Names of arrays and groups to leave out wherever they are, or paths, with or without a slash before them.
     strict
         Whether leaving out what cannot be represented is an error.
     """
@@ -50,7 +50,7 @@ class Selection:
     @classmethod
     def of(cls, url: str, group: str | None, dropped: Iterable[str], strict: bool) -> Selection:
         """Return the selection that the arguments of a parser describe."""
-        return cls(url, (group or "").strip("/"), frozenset(name.removeprefix("/") for name in dropped), strict)
+        return cls(url, (group or "").strip("/"), frozenset(dropped), strict)
 
     def wants(self, path: str) -> bool:
         """Return whether a node is part of what is wanted."""
@@ -59,8 +59,8 @@ class Selection:
         if not self.dropped:
             return True
         parts = path.split("/")
-        above = {"/".join(parts[: count + 1]) for count in range(len(parts))}
-        return not self.dropped & (above | {parts[-1]})
+        above = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+        return self.dropped.isdisjoint([*parts, *above, *("/" + step for step in above)])
 
     def attempt(self, path: str, make: Callable[[], ManifestArray]) -> ManifestArray | None:
         """Make an array; one that cannot be represented is left out with one warning, or raises if `strict`.

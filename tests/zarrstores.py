@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from virtualchunks_parsers.zarr.nodes import ROOT_ARRAY
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.group import ManifestGroup
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
+from virtualchunks_parsers.zarr.nodes import ROOT_ARRAY
 
 
 def zarr_arrays(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

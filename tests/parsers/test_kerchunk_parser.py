@@ -267,7 +267,26 @@ def test_other_paths_are_left_out_by_name(path: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [["/t"] * 2, ["/t", 0], ["/t", 0, 1, 2], ["/t", -1, 4], ["/t", 0, 0], ["/t", 0, 1.5], ["/t", True, 4], ["/t", "0", 4], ["/t", 2 ** 63, 4], ["/t", 2 ** 63 - 2, 4], [None, 0, 4], [5, 0, 4], 7, None, "", "base64:*", [], [["/t"], 0, 4]],
+    [
+        ["/t"] * 2,
+        ["/t", 0],
+        ["/t", 0, 1, 2],
+        ["/t", -1, 4],
+        ["/t", 0, 0],
+        ["/t", 0, 1.5],
+        ["/t", True, 4],
+        ["/t", "0", 4],
+        ["/t", 2**63, 4],
+        ["/t", 2**63 - 2, 4],
+        [None, 0, 4],
+        [5, 0, 4],
+        7,
+        None,
+        "",
+        "base64:*",
+        [],
+        [["/t"], 0, 4],
+    ],
     ids=str,
 )
 def test_references_that_are_none_are_refused(value: Any) -> None:

@@ -80,7 +80,30 @@ def test_generators_of_whole_objects() -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["i ** 9", "i.real", "i[0]", "open('x')", "f('x')", "f(**u)", "i if i else u", "u | upper", "[i]", "nothing", "lambda: i", "i / 2", "'a' + 'b'", "'%s' % u", "'%999d' % i", "", "1 +", "i // 0", "__import__('os')", "True", "1.5", "f'{i}'"],
+    [
+        "i ** 9",
+        "i.real",
+        "i[0]",
+        "open('x')",
+        "f('x')",
+        "f(**u)",
+        "i if i else u",
+        "u | upper",
+        "[i]",
+        "nothing",
+        "lambda: i",
+        "i / 2",
+        "'a' + 'b'",
+        "'%s' % u",
+        "'%999d' % i",
+        "",
+        "1 +",
+        "i // 0",
+        "__import__('os')",
+        "True",
+        "1.5",
+        "f'{i}'",
+    ],
 )
 def test_other_expressions_are_refused(expression: str) -> None:
     templates = Templates({"u": "x", "f": "{{c}}"})
@@ -116,7 +139,19 @@ def test_limits_one_below_and_one_above(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     "generators",
-    [5, "x", [5], [{}], [{"key": "k", "url": "u", "dimensions": 5}], [{"key": "k", "url": "u", "dimensions": {"i": 5}}], [{"key": "k", "url": "u", "dimensions": {"i": {"stop": 2.5}}}], [{"key": "k", "url": "u", "dimensions": {"i": {}}}], [{"key": "k", "url": "u", "dimensions": {"i": {"stop": 1, "step": 0}}}], [{"url": "u", "dimensions": {"i": [1]}}], [{"key": "k", "url": "u", "offset": "x", "length": "1", "dimensions": {"i": [1]}}]],
+    [
+        5,
+        "x",
+        [5],
+        [{}],
+        [{"key": "k", "url": "u", "dimensions": 5}],
+        [{"key": "k", "url": "u", "dimensions": {"i": 5}}],
+        [{"key": "k", "url": "u", "dimensions": {"i": {"stop": 2.5}}}],
+        [{"key": "k", "url": "u", "dimensions": {"i": {}}}],
+        [{"key": "k", "url": "u", "dimensions": {"i": {"stop": 1, "step": 0}}}],
+        [{"url": "u", "dimensions": {"i": [1]}}],
+        [{"key": "k", "url": "u", "offset": "x", "length": "1", "dimensions": {"i": [1]}}],
+    ],
 )
 def test_generators_that_are_none_are_refused(generators: Any) -> None:
     with pytest.raises(FormatError):

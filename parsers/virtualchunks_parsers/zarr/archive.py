@@ -164,6 +164,8 @@ def _require_stored(member: Member, url: str) -> None:
             "store without compression (zip -0)",
             url=url,
         )
+    if member.stored != member.size:
+        raise FormatError(f"the member {member.name!r} of {url} is stored and has two sizes: it is damaged", url=url)
 
 
 def _central_directory(reader: ObjectReader) -> tuple[int, int]:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from virtualchunks_parsers.kerchunk import KerchunkParser
-from virtualchunks_parsers.zarr import ZarrParser
+from zarrstores import assert_same, values_of
 
 import virtualchunks as vc
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.writers.kerchunk import write_json, write_parquet
-from zarrstores import assert_same, values_of
+from virtualchunks_parsers.kerchunk import KerchunkParser
+from virtualchunks_parsers.zarr import ZarrParser
 
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata:zarr.errors.ZarrUserWarning")
 

@@ -10,14 +10,14 @@ import icechunk
 import numpy as np
 import pytest
 import zarr
+from rangeserver import RangeServer
+from zarrstores import array_at, assert_same, values_of, zarr_values
+
+from virtualchunks.errors import FormatError, NotGrantedError, SourceChangedError, SourceUnavailableError
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks_parsers.icechunk import IcechunkParser
 from virtualchunks_parsers.kerchunk import KerchunkParser
 from virtualchunks_parsers.zarr import ZarrParser
-
-from rangeserver import RangeServer
-from virtualchunks.errors import FormatError, NotGrantedError, SourceChangedError, SourceUnavailableError
-from virtualchunks.registry import ObjectStoreRegistry
-from zarrstores import array_at, assert_same, values_of, zarr_values
 
 server_module = pytest.importorskip("moto.server")
 boto3 = pytest.importorskip("boto3")

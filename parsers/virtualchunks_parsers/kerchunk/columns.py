@@ -93,9 +93,10 @@ class References:
         """
         keys, values = list(references), list(references.values())
         paths = {path: number for number, path in enumerate(arrays)}
-        heads = [key.rpartition("/")[0] for key in keys]
-        owner = {head: _owner(head, paths) for head in dict.fromkeys(heads)}
-        owners = np.fromiter(map(owner.__getitem__, heads), dtype=np.int64, count=len(heads))
+        owners = np.concatenate(
+            [np.empty(0, dtype=np.int64)]
+            + [_owners(keys[start : start + _BLOCK], paths) for start in range(0, len(keys), _BLOCK)]
+        )
         order = np.argsort(owners, kind="stable")
         bounds = np.searchsorted(owners[order], np.arange(len(paths) + 1))
         rows = {path: order[bounds[number] : bounds[number + 1]] for path, number in paths.items()}
@@ -115,8 +116,9 @@ class References:
         """
         rows = self.rows[array.path]
         skip = len(array.path) + 1 if array.path else 0
-        tails = [self.keys[row][skip:] for row in rows.tolist()]
-        found, numbers = array.keys.numbers(tails, array.metadata.grid.grid_shape)
+        names = [self.keys[row] for row in rows.tolist()]
+        found, numbers = array.keys.numbers(names, array.metadata.grid.grid_shape, skip)
+        del names
         values = [self.values[row] for row in rows[found].tolist()]
         is_target = np.fromiter((type(value) in _LISTS for value in values), dtype=bool, count=len(values))
         held = {
@@ -131,6 +133,15 @@ class References:
 
 
 _LISTS = frozenset({list, tuple})
+#: How many keys are sorted out at a time.
+_BLOCK = 65_536
+
+
+def _owners(keys: Sequence[str], paths: Mapping[str, int]) -> Int64:
+    """Return the number of the array that each key lies in or beneath; -1 for none."""
+    heads = [key.rpartition("/")[0] for key in keys]
+    owner = {head: _owner(head, paths) for head in dict.fromkeys(heads)}
+    return np.fromiter(map(owner.__getitem__, heads), dtype=np.int64, count=len(heads))
 
 
 def _owner(head: str, paths: Mapping[str, int]) -> int:

@@ -53,8 +53,11 @@ class Document:
         LimitExceededError
             If it is larger than :data:`MOST_BYTES`.
         """
-        text = unpack(data, url)
+        plain = unpack(data, url)
+        del data  # a copy less, while the largest is made
         try:
+            text = plain.decode("utf-8-sig")
+            del plain
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{url} is no Kerchunk reference document: not JSON ({error})", url=url) from error

@@ -178,9 +178,9 @@ class KerchunkParser:
             return self._document(Document.from_mapping(given, DICTIONARY), DICTIONARY, granted), granted
         url = as_url(given)
         granted = ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
-        data, failed = _read_document(url, granted)
-        if data is not None:
-            return self._document(Document.from_bytes(data, url), url, granted), granted
+        document, failed = _read_document(url, granted)
+        if document is not None:
+            return self._document(document, url, granted), granted
         folder, granted = folder_of(url, registry)
         metadata = _read_metadata(folder, granted)
         if metadata is None:
@@ -220,14 +220,15 @@ def _array(node: Node, source: _ChunkSource, url: str) -> ManifestArray:
         return ManifestArray(stored.metadata, source.chunks(stored).manifest(stored.metadata.grid))
 
 
-def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[bytes | None, SourceUnavailableError | None]:
-    """Return the bytes of a document, or why there are none: perhaps the URL is a folder's."""
+def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[Document | None, SourceUnavailableError | None]:
+    """Return a document, or why there is none: perhaps the URL is a folder's."""
     if url.endswith("/"):
         return None, None
     try:
-        return read_whole(registry, url, MOST_BYTES), None
+        data = [read_whole(registry, url, MOST_BYTES) or b""]
     except SourceUnavailableError as error:
         return None, error
+    return (Document.from_bytes(data.pop(), url), None) if data[0] else (None, None)  # popped, so that it can be let go
 
 
 def _read_metadata(folder: str, registry: ObjectStoreRegistry) -> bytes | None:

@@ -124,8 +124,8 @@ class Archive:
         """As :class:`~virtualchunks_parsers.zarr.objects.Objects`."""
         places = beneath(self.names, array.path)
         skip = len(array.path) + 1 if array.path else 0
-        tails = [name[skip:] for name in self.names[places.start : places.stop]]
-        found, numbers = array.keys.numbers(tails, array.metadata.grid.grid_shape)
+        names = self.names[places.start : places.stop]
+        found, numbers = array.keys.numbers(names, array.metadata.grid.grid_shape, skip)
         rows = (found + places.start).tolist()
         for row in rows:
             _require_stored(self.members[row], self.reader.url)

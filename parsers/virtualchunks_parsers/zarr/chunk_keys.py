@@ -18,6 +18,8 @@ import numpy.typing as npt
 from virtualchunks.errors import FormatError, UnsupportedFeatureError
 
 Int64 = npt.NDArray[np.int64]
+#: How many keys are taken apart at a time: their parts are short-lived, and many.
+_BLOCK = 65_536
 _NUMBER = "(?:0|[1-9][0-9]{0,17})"
 
 
@@ -71,25 +73,37 @@ class ChunkKeys:
         """The key of the only chunk of an array without dimensions."""
         return self.prefix or "0"
 
-    def numbers(self, names: Sequence[str], shape: tuple[int, ...]) -> tuple[Int64, Int64]:
+    def numbers(self, names: Sequence[str], shape: tuple[int, ...], skip: int = 0) -> tuple[Int64, Int64]:
         """Find the chunks among names.
 
         Parameters
         ----------
         names
-            Keys, relative to the array. Those that are no chunk keys, or lie outside the grid, are passed over, as Zarr
-            never asks for them.
+            Keys of objects. Those that are no chunk keys, or lie outside the grid, are passed over, as Zarr never asks
+            for them.
         shape
             Number of chunks along each axis.
+        skip
+            How many characters stand before the chunk key in each: the path of the array.
 
         Returns
         -------
         tuple of numpy.ndarray
             Places in `names`, and the number of the chunk in C order for each.
         """
+        blocks = [
+            self._numbers([name[skip:] for name in names[start : start + _BLOCK]], shape, start)
+            for start in range(0, len(names), _BLOCK)
+        ]
+        empty = np.empty(0, dtype=np.int64)
+        rows, numbers = zip(*blocks, strict=True) if blocks else ((), ())
+        return np.concatenate([empty, *rows]), np.concatenate([empty, *numbers])
+
+    def _numbers(self, names: list[str], shape: tuple[int, ...], start: int) -> tuple[Int64, Int64]:
+        """Find the chunks among some names, of which the first has the place `start`."""
         if not shape:
             rows = np.array([row for row, name in enumerate(names) if name == self.scalar], dtype=np.int64)
-            return rows, np.zeros(len(rows), dtype=np.int64)
+            return rows + start, np.zeros(len(rows), dtype=np.int64)
         matches = re.compile(self._pattern(len(shape))).fullmatch
         found = [row for row, name in enumerate(names) if matches(name)]
         skip = len(self.prefix) + len(self.separator) if self.prefix else 0
@@ -97,7 +111,7 @@ class ChunkKeys:
         digits = text.split(self.separator) if found else []
         indices = np.fromiter(map(int, digits), dtype=np.int64, count=len(digits)).reshape(-1, len(shape))
         inside = (indices < np.array(shape)).all(axis=1)
-        rows = np.array(found, dtype=np.int64)[inside]
+        rows = np.array(found, dtype=np.int64)[inside] + start
         if not len(rows):
             return rows, np.empty(0, dtype=np.int64)
         return rows, np.ravel_multi_index(tuple(indices[inside].T), shape).astype(np.int64)

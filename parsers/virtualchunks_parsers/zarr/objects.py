@@ -101,8 +101,8 @@ class Folder:
         """As :class:`Objects`."""
         places = beneath(self.names, array.path)
         skip = len(array.path) + 1 if array.path else 0
-        tails = [name[skip:] for name in self.names[places.start : places.stop]]
-        found, numbers = array.keys.numbers(tails, array.metadata.grid.grid_shape)
+        names = self.names[places.start : places.stop]
+        found, numbers = array.keys.numbers(names, array.metadata.grid.grid_shape, skip)
         rows = (found + places.start).tolist()
         urls = [child_url(self.url, self.names[row]) for row in rows]
         return whole_objects(numbers, urls, [self.stamps[row] for row in rows])

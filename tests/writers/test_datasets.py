@@ -61,7 +61,7 @@ def test_writing_leaves_the_dataset_as_it_was(tmp_path):
 
 
 def test_the_dimensions_of_the_dataset_count_not_those_of_the_file(tmp_path):
-    array, values = virtual(tmp_path)
+    array, _ = virtual(tmp_path)
     made = xr.Dataset({"v": (("time", "lon"), array)}).rename(time="t").isel(lon=slice(None))
     assert reopened(made, tmp_path)["v"].dims == ("t", "lon")
 

@@ -51,7 +51,9 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except VirtualChunksError:
+    except VirtualChunksError as error:
+        if error.variable is None:
+            error.variable = variable
         raise
     except LIBRARY_ERRORS as error:
         cause = _reader_error(error)
@@ -115,8 +117,8 @@ class HDF5File:
         """
         if offset < 0 or offset + length > self.size:
             raise FormatError(
-                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: it is "
-                "truncated or corrupt",
+                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: "
+                "it is truncated or corrupt",
                 url=self.url,
                 variable=variable,
             )

@@ -97,7 +97,9 @@ class ManifestStore(Store):
     chunk_key_encoding
         How chunk keys are spelled: ``"default"`` (``c/0/1``), ``"v2"`` (``0.1``), or ``{"name": …, "separator": …}``.
 
-    Notes ----- Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are
+    Notes
+    -----
+    Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are
     decoded chunk by chunk and served as plain little-endian bytes. Nothing is cached but metadata; there are no
     threads, no event loops and no open files in a store, so that it may be used after a fork and sent to other
     processes.

@@ -13,12 +13,13 @@ import re
 import sys
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
 from virtualchunks.errors import FormatError, MissingDependencyError, SourceUnavailableError, UnsupportedFeatureError
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.requests import get
-from virtualchunks.urls import as_url, split
+from virtualchunks.signatures import describe_content, format_of
+from virtualchunks.urls import split
 
 if TYPE_CHECKING:
     from virtualchunks.registry import ObjectStoreRegistry
@@ -112,7 +113,7 @@ def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | 
     if isinstance(parser, str):
         return _made(load_parser(parser), stated)
     if isinstance(parser, type):
-        return _made(parser, stated)
+        return _made(cast("type[Parser]", parser), stated)
     if not callable(parser):
         raise TypeError(
             f"expected a parser, its name or None, not {type(parser).__name__}; installed are "
@@ -152,6 +153,10 @@ def load_parser(name: str) -> type[Parser]:
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"the parser {name!r} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise MissingDependencyError(
+            f"the parser {name!r} cannot be loaded from {entry.value}, which its distribution names: {error}"
         ) from error
     return loaded
 
@@ -197,46 +202,57 @@ def _check_arguments(kind: type[Any], options: Mapping[str, Any]) -> None:
 
 def _recognise(url: str, registry: ObjectStoreRegistry) -> type[Parser]:
     """Find the parser of a file: by what it begins with, then by how its name ends."""
-    kinds, missing = _installed()
-    suffix = _suffix(url)
-    by_name = [kind for kind in kinds.values() if suffix in getattr(kind, "suffixes", ())]
+    names = _entry_points()
     try:
         head = read_head(url, registry)
     except SourceUnavailableError:
-        if not by_name:
+        by_name = _by_suffix(url, _installed()[0])  # a folder, such as a Zarr store, has no first bytes
+        if by_name is None:
             raise
-        return by_name[0]  # a folder, such as a Zarr store, has no first bytes
-    by_content = [kind for kind in kinds.values() if isinstance(kind, SniffingParser) and kind.recognises(head)]
-    for kind in (*(kind for kind in by_content if kind in by_name), *by_content, *(by_name if head else ())):
-        return kind
-    raise FormatError(_refusal(head, kinds, missing), url=url)
+        return by_name
+    known = format_of(head)
+    if known in names:
+        return load_parser(str(known))
+    kinds, missing = _installed()
+    found = next((kind for kind in kinds.values() if _is_sniffing(kind) and kind.recognises(head)), None)
+    if found is None and head and known is None:
+        found = _by_suffix(url, kinds)
+    if found is None:
+        raise FormatError(_refusal(head, kinds, missing), url=url)
+    return found
 
 
-def _installed() -> tuple[dict[str, type[Parser]], dict[str, MissingDependencyError]]:
-    kinds, missing = {}, {}
+def _is_sniffing(kind: Any) -> bool:
+    return callable(getattr(kind, "recognises", None))
+
+
+def _by_suffix(url: str, kinds: Mapping[str, type[Any]]) -> type[Parser] | None:
+    suffix = _suffix(url)
+    return next((kind for kind in kinds.values() if suffix and suffix in getattr(kind, "suffixes", ())), None)
+
+
+def _installed() -> tuple[dict[str, type[Any]], list[MissingDependencyError]]:
+    kinds, missing = {}, []
     for name in parser_names():
         try:
             kinds[name] = load_parser(name)
         except MissingDependencyError as error:
-            missing[name] = error
+            missing.append(error)
     return kinds, missing
 
 
-def _refusal(head: bytes, kinds: Mapping[str, type[Parser]], missing: Mapping[str, MissingDependencyError]) -> str:
+def _refusal(head: bytes, kinds: Mapping[str, type[Any]], missing: list[MissingDependencyError]) -> str:
     known = ", ".join(f"{name} ({getattr(kind, 'name', kind.__name__)})" for name, kind in kinds.items())
-    lines = [f"no installed parser recognises the file: it {_looks_like(head)}; installed parsers: {known or 'none'}"]
-    lines += [error.message for error in missing.values()]
-    return "; ".join(lines)
-
-
-def _looks_like(head: bytes) -> str:
-    if not head:
-        return "is empty"
-    return f"begins with {head[:8]!r}"
+    parts = [
+        f"no installed parser reads this file: it is {describe_content(head)}",
+        f"installed parsers: {known or 'none'}",
+        *(error.message for error in missing),
+    ]
+    return "; ".join(parts)
 
 
 def _suffix(url: str) -> str:
-    name = split(as_url(url)).key.rstrip("/").rpartition("/")[2].lower()
+    name = split(url).key.rstrip("/").rpartition("/")[2].lower()
     return "." + name.rpartition(".")[2] if "." in name else ""
 
 

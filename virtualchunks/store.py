@@ -318,7 +318,8 @@ class ManifestStore(Store):
     async def exists(self, key: str) -> bool:
         """Return whether there is a value under a key, without reading it."""
         self._is_open = True
-        return self._find(key) is not None
+        node, _, rest = self._walk(key)
+        return rest == [DOCUMENT] or (isinstance(node, ServedArray) and node.find("/".join(rest)) is not None)
 
     async def getsize(self, key: str) -> int:
         """Return the length of the value under a key, without reading it.

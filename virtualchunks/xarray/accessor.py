@@ -102,12 +102,12 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
         """
         from virtualchunks.registry import ObjectStoreRegistry
         from virtualchunks.store import ManifestStore  # zarr, which it needs, is slow to import
-        from virtualchunks.writers.datasets import group_of
+        from virtualchunks.writers.datasets import as_group
         from virtualchunks.xarray.grants import recall
 
         urls = dict.fromkeys(url for _, array in self._arrays() for url in array.manifest.iter_nonempty_paths())
         granted = recall(urls) if registry is None else ObjectStoreRegistry.coerce(registry)
-        return ManifestStore(group_of(self._held), registry=granted)
+        return ManifestStore(as_group(self._held), registry=granted)
 
     def to_kerchunk(
         self,
@@ -118,29 +118,42 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
         *,
         zarr_format: Literal[2, 3] = 2,
     ) -> dict[str, Any] | None:
-        """Write the references in Kerchunk's format; see :func:`virtualchunks.writers.kerchunk.write_kerchunk`.
+        """Write the references in Kerchunk's format, or return them.
 
         Parameters
         ----------
         filepath
-            Where to write; not for ``format="dict"``.
+            Where to write: a local path or a URL. Not for ``format="dict"``.
         format
-            ``"dict"`` returns the references, ``"json"`` and ``"parquet"`` write them.
+            ``"dict"`` returns the references, ``"json"`` writes a file, ``"parquet"`` a folder.
         record_size, categorical_threshold
-            Chunks per Parquet file, and the distinct paths from which on they are stored as plain text.
+            As for :func:`virtualchunks.writers.kerchunk.write_parquet`.
         zarr_format
-            Zarr format of the metadata; xarray's kerchunk engine reads 2.
-        """
-        from virtualchunks.writers.kerchunk import write_kerchunk
+            Format of the metadata: xarray's kerchunk engine reads 2; 3 also holds rectilinear chunk grids.
 
-        return write_kerchunk(
-            self._held,
-            filepath,
-            format,
-            record_size=record_size,
-            categorical_threshold=categorical_threshold,
-            zarr_format=zarr_format,
-        )
+        Raises
+        ------
+        UnsupportedFeatureError
+            If Kerchunk cannot hold an array; the message names it, and nothing is written.
+        ValueError
+            If `filepath` and `format` do not go together.
+        """
+        from virtualchunks.writers import kerchunk  # zarr, which it needs, is slow to import
+        from virtualchunks.writers.datasets import as_group
+
+        if format not in ("dict", "json", "parquet"):
+            raise ValueError(f"format is 'dict', 'json' or 'parquet', not {format!r}")
+        if (filepath is None) != (format == "dict"):
+            need = "returns the references and takes no filepath" if format == "dict" else "needs a filepath"
+            raise ValueError(f"format={format!r} {need}")
+        group = as_group(self._held)
+        if filepath is None:
+            return kerchunk.to_references(group, zarr_format=zarr_format)
+        if format == "json":
+            kerchunk.write_json(group, filepath, zarr_format=zarr_format)
+        else:
+            kerchunk.write_parquet(group, filepath, record_size, categorical_threshold)
+        return None
 
 
 class VirtualDataset(_Virtual[xr.Dataset]):

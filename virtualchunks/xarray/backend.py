@@ -75,7 +75,7 @@ class VirtualChunksBackend(BackendEntrypoint):
         """Return whether it is a ManifestStore: files are left to the engines made for their format."""
         return hasattr(filename_or_obj, "group") and isinstance(filename_or_obj.group, ManifestGroup)
 
-    def open_dataset(  # type: ignore[override]  # every backend has arguments of its own
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,

@@ -238,7 +238,8 @@ def decode_variables(
             decode_coords=False,
         )
     except (ValueError, TypeError, OverflowError) as error:
-        raise DecodeError(f"{error}; {' '.join(getattr(error, '__notes__', ()))}".rstrip("; "), url=url) from error
+        note = str(next(iter(getattr(error, "__notes__", ())), "variables")).partition(" with value")[0]
+        raise DecodeError(f"cannot decode {note.removeprefix('Raised while decoding ')}: {error}", url=url) from error
     return {str(name): variable for name, variable in decoded.items()}
 
 

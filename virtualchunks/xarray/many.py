@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from virtualchunks.array import ManifestArray
 from virtualchunks.errors import SourceUnavailableError, URLError
 from virtualchunks.parsing import Parser
 from virtualchunks.urls import as_url
-from virtualchunks.xarray.dataset import sources_of
+from virtualchunks.xarray.dataset import references_of, sources_of
 from virtualchunks.xarray.executors import Parallel, run_over
 from virtualchunks.xarray.grants import remember
 from virtualchunks.xarray.opening import granting, open_virtual_dataset
@@ -99,9 +98,10 @@ def open_virtual_mfdataset(
         combined = xr.combine_nested(_nest(named, iter(datasets)), concat_dim, **options)
     else:
         combined = xr.combine_by_coords(datasets, **options)
+    result: xr.Dataset = combined
     if attrs_file is not None:
-        combined.attrs = datasets[_place(as_url(attrs_file), flat)].attrs
-    return combined
+        result.attrs = datasets[_place(as_url(attrs_file), flat)].attrs
+    return result
 
 
 def expand(urls: Nested) -> list[Any]:
@@ -162,8 +162,8 @@ def _open_one(
 
 def _remember(url: str, dataset: xr.Dataset, registry: Registry) -> None:
     """Record the grant in this process, too: the file may have been opened in another."""
-    arrays = [variable._data for variable in dataset.variables.values() if isinstance(variable._data, ManifestArray)]
-    remember(sources_of(arrays), granting(registry, url))
+    found = (references_of(variable) for variable in dataset.variables.values())
+    remember(sources_of(array for array in found if array is not None), granting(registry, url))
 
 
 def _place(url: str, urls: list[str]) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.xarray.dataset import decode_variables, references_of
 from virtualchunks.xarray.grants import recall
@@ -34,10 +35,7 @@ def reopen(
     """
     references = {str(name): array for name, array in map(_referring, dataset.variables.items()) if array is not None}
     granted = _granted(references.values(), registry)
-    stored = {
-        name: lazy_variable(name, dataset.variables[name].dims, array, dataset.variables[name].attrs, granted)
-        for name, array in references.items()
-    }
+    stored = {name: _stored(name, dataset.variables[name], array, granted) for name, array in references.items()}
     url = next((url for array in references.values() for url in array.manifest.iter_nonempty_paths()), None)
     values = decode_variables(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
     for name, variable in values.items():
@@ -48,6 +46,10 @@ def reopen(
     opened = opened.assign_coords({name: variable for name, variable in values.items() if name in dataset.coords})
     opened.encoding = dict(dataset.encoding)
     return opened
+
+
+def _stored(name: str, variable: xr.Variable, array: ManifestArray, registry: ObjectStoreRegistry) -> xr.Variable:
+    return lazy_variable(name, variable.dims, array, array.metadata.with_meaning(variable.attrs), registry)
 
 
 def _referring(item: tuple[Any, xr.Variable]) -> tuple[Any, Any]:

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 NAME = "virtualchunks.tiff"
 
 _DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(SampleLayout)
-    if field.default is not dataclasses.MISSING
+    field.name: field.default for field in dataclasses.fields(SampleLayout) if field.default is not dataclasses.MISSING
 }
 _NAMES = frozenset(field.name for field in dataclasses.fields(SampleLayout))
 

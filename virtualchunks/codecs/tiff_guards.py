@@ -62,7 +62,7 @@ def _jpeg(data: bytes) -> int:
         marker = data[at + 1]
         if marker in _SOF:
             precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            return height * width * components * (1 if precision <= 8 else 2)
+            return int(height * width * components * (1 if precision <= 8 else 2))
         if marker == 0xFF or marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:
             at += 1 if marker == 0xFF else 2
             continue
@@ -75,7 +75,7 @@ def _jpeg2000(data: bytes) -> int:
     right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
     components: int = struct.unpack_from(">H", data, at + 40)[0]
     depth = max(data[at + 42 : at + 42 + 3 * components : 3], default=7) & 0x7F
-    return max(0, right - left) * max(0, bottom - top) * components * (depth // 8 + 1)
+    return int(max(0, right - left) * max(0, bottom - top) * components * (depth // 8 + 1))
 
 
 def _webp(data: bytes) -> int:

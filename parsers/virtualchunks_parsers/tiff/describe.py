@@ -60,7 +60,7 @@ class GDALMetadata:
     bands
         Items of single bands, by number of the band from 0, then by name.
     roles
-        What GDAL gives a role (scale, offset, units, description), by number of the band from 0, then by attribute of CF.
+        What GDAL gives a role (scale, offset, units, description), by number of the band from 0, then by CF's name.
     """
 
     items: Mapping[str, str] = field(default_factory=dict)
@@ -68,10 +68,10 @@ class GDALMetadata:
     roles: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def of_bands(self, count: int) -> dict[str, Any]:
-        """Return the attributes of an array of bands: a value where all bands share it, else a list under another name.
+        """Return the attributes of an array of bands: a value where all share it, else a list under another name.
 
-        Scales and offsets apply to an array as a whole, so those that differ among bands cannot be attributes of CF: they
-        are listed as ``scale_factors`` and ``add_offsets``.
+        Scales and offsets apply to an array as a whole, so those that differ among bands cannot be attributes of CF:
+        they are listed as ``scale_factors`` and ``add_offsets``.
         """
         found: dict[str, Any] = {}
         for name, default in (("scale_factor", 1.0), ("add_offset", 0.0), ("units", ""), ("long_name", "")):
@@ -249,9 +249,7 @@ def _plane_numbers(
 
 
 def _uuids(pixels: ElementTree.Element) -> set[str]:
-    return {
-        uuid.get("FileName", "") for block in _children(pixels, "TiffData") for uuid in _children(block, "UUID")
-    }
+    return {uuid.get("FileName", "") for block in _children(pixels, "TiffData") for uuid in _children(block, "UUID")}
 
 
 def _children(parent: ElementTree.Element, name: str) -> list[ElementTree.Element]:

@@ -164,11 +164,11 @@ class Transform:
 
     def x(self, width: int) -> npt.NDArray[np.float64]:
         """Coordinates of the centres of columns."""
-        return self.c + self.a * (np.arange(width) + 0.5)
+        return np.asarray(self.c + self.a * (np.arange(width) + 0.5), dtype=np.float64)
 
     def y(self, height: int) -> npt.NDArray[np.float64]:
         """Coordinates of the centres of rows."""
-        return self.f + self.e * (np.arange(height) + 0.5)
+        return np.asarray(self.f + self.e * (np.arange(height) + 0.5), dtype=np.float64)
 
     def scaled(self, across: float, down: float) -> Transform:
         """Return the transformation of the same area in pixels that many times larger."""
@@ -236,9 +236,7 @@ class GeoReference:
             return {}
         name, names = method
         parameters = {names[key]: value for key, value in self.keys.items() if key in names}
-        parallels = [
-            self.keys[key] for key in ("ProjStdParallel1GeoKey", "ProjStdParallel2GeoKey") if key in self.keys
-        ]
+        parallels = [self.keys[key] for key in ("ProjStdParallel1GeoKey", "ProjStdParallel2GeoKey") if key in self.keys]
         if parallels:
             parameters["standard_parallel"] = parallels
         return {"grid_mapping_name": name, **parameters, **known}

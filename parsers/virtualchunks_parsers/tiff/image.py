@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.tiff import NAME, layout_to_json
-from virtualchunks.codecs.tiff_chunk import COMPLEX_INT, FLOAT, STREAMS, SampleLayout, sample_dtype
+from virtualchunks.codecs.tiff_chunk import STREAMS, SampleLayout
+from virtualchunks.codecs.tiff_samples import COMPLEX_INT, FLOAT, sample_dtype
 from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import FormatError, LimitExceededError, UnsupportedFeatureError
 from virtualchunks.grid import Axis, ChunkGrid
@@ -292,7 +293,9 @@ class Image:
         together = 1 if self.is_planar else self.samples
         if rows * columns * planes * together * max(self.dtype.itemsize, 1) > LARGEST_CHUNK:
             raise LimitExceededError(f"a strip or tile of {columns} × {rows} pixels takes more than 4 GiB")
-        counts = [-(-size // chunk) for size, chunk in ((self.height, rows), (self.width, columns), (self.depth, planes))]
+        counts = [
+            -(-size // chunk) for size, chunk in ((self.height, rows), (self.width, columns), (self.depth, planes))
+        ]
         self._check_count(math.prod(counts) * (self.samples if self.is_planar else 1))
         height = Axis(self.height, chunk=rows)
         if not self.is_tiled and self.height % rows:
@@ -326,8 +329,8 @@ class Image:
         end = offsets + lengths
         if ((end > self.ifd.file.reader.size) | (end < offsets)).any():
             raise FormatError(
-                f"strips or tiles end at byte {int(end.max())}, and the file has {self.ifd.file.reader.size} bytes: it is "
-                "truncated or corrupt"
+                f"strips or tiles end at byte {int(end.max())}, and the file has {self.ifd.file.reader.size} bytes: "
+                "it is truncated or corrupt"
             )
         return offsets.reshape(grid.grid_shape), lengths.reshape(grid.grid_shape)
 
@@ -398,7 +401,7 @@ class Image:
     def _recut(
         self, grid: ChunkGrid, offsets: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint64]
     ) -> tuple[ChunkGrid, npt.NDArray[np.uint64], npt.NDArray[np.uint64]] | None:
-        """Cut adjacent strips of plain samples anew, so that all have the same number of rows; ``None`` where they do not fit.
+        """Cut adjacent strips of plain samples anew, so that all have as many rows; ``None`` where they do not fit.
 
         A short last strip needs a rectilinear grid otherwise, which few readers know.
         """

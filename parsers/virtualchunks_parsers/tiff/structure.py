@@ -12,7 +12,7 @@ Adobe PageMaker 6.0 TIFF technical notes for SubIFDs.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -192,14 +192,6 @@ class IFD:
         except UnicodeDecodeError:
             return raw.decode("latin-1")
 
-    def prefetch(self, tags: Iterable[int]) -> None:
-        """Fetch the values of several fields in one go."""
-        inside = range(self.offset, self.offset + self.file.layout.field_size * (len(self.fields) + 2))
-        fields = [self.fields[tag] for tag in tags if tag in self.fields]
-        self.file.reader.prefetch(
-            [(field.offset, field.nbytes) for field in fields if field.nbytes and field.offset not in inside]
-        )
-
 
 class TIFFFile:
     """A TIFF or BigTIFF file.
@@ -233,7 +225,8 @@ class TIFFFile:
         big = Layout(order, big=True)
         if version != BIG or big.integer(head[4:6]) != 8 or len(head) < 16:
             raise FormatError(
-                f"not a TIFF file: its header has the version {version}; expected {CLASSIC}, or {BIG} with 8-byte offsets",
+                f"not a TIFF file: its header has the version {version}; expected {CLASSIC}, or {BIG} with 8-byte "
+                "offsets",
                 url=self.reader.url,
             )
         return big, big.integer(head[8:16])
@@ -300,8 +293,15 @@ class TIFFFile:
             return 0
         return self.layout.integer(self.read(at, self.layout.offset_size))
 
-    def chain(self, offset: int) -> tuple[list[IFD], FormatError | None]:
+    def chain(self, offset: int, known: Collection[int] = ()) -> tuple[list[IFD], FormatError | None]:
         """Return the directories that follow each other from an offset on, and what ended the chain early, if anything.
+
+        Parameters
+        ----------
+        offset
+            Of the first.
+        known
+            Offsets of directories that are read otherwise; the chain ends before these.
 
         Raises
         ------
@@ -309,7 +309,7 @@ class TIFFFile:
             If not even the first is a directory.
         """
         found = [self.directory(offset)]
-        while found[-1].next_offset:
+        while found[-1].next_offset and found[-1].next_offset not in known:
             try:
                 found.append(self.directory(found[-1].next_offset))
             except FormatError as error:
@@ -326,5 +326,3 @@ def recognises(head: bytes) -> bool:
     (True, True, False)
     """
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-

@@ -22,7 +22,7 @@ from virtualchunks.records import RECORD, WIDE_RECORD
 from virtualchunks.sources import SourceTable
 from virtualchunks_parsers.tiff.describe import GDALMetadata, gdal_metadata, nodata, texts
 from virtualchunks_parsers.tiff.geo import LONGEST_AXIS, GeoReference, georeference
-from virtualchunks_parsers.tiff.image import PHOTOMETRIC, Image
+from virtualchunks_parsers.tiff.image import Image
 from virtualchunks_parsers.tiff.tree import Node, Report
 
 #: Why one image may be left out while the others are read.
@@ -156,9 +156,8 @@ class Builder:
             attributes["nodata"] = text
         if geo:
             attributes["grid_mapping"] = "spatial_ref"
-        photometric = PHOTOMETRICS.get(image.ifd.integer(PHOTOMETRIC, 1))
-        if photometric is not None:
-            attributes["photometric_interpretation"] = photometric
+        if image.colours in PHOTOMETRICS:
+            attributes["photometric_interpretation"] = PHOTOMETRICS[image.colours]
         return ManifestArray(array.metadata.replace(attributes=attributes), array.manifest)
 
 

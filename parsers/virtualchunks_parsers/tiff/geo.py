@@ -8,6 +8,7 @@ CF conventions, appendix F (grid mappings).
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,9 +81,12 @@ KEYS: Mapping[int, str] = {
 #: Values of GTModelTypeGeoKey and GTRasterTypeGeoKey.
 PROJECTED, GEOGRAPHIC = 1, 2
 PIXEL_IS_POINT = 2
+#: The value of GeogAngularUnitsGeoKey for degrees, in which CF has all angles.
+DEGREE = 9102
+STANDARD_PARALLELS = ("ProjStdParallel1GeoKey", "ProjStdParallel2GeoKey")
 #: Codes that name nothing: undefined, user-defined.
 NO_CODE = (0, 32767)
-#: The last coordinate array is no longer than this; nobody's raster is.
+#: Coordinate arrays are held in memory up to this length.
 LONGEST_AXIS = 1 << 24
 
 _FALSE_ORIGIN = {
@@ -122,7 +126,6 @@ METHODS: Mapping[int, tuple[str, Mapping[str, str]]] = {
         {
             "ProjStraightVertPoleLongGeoKey": "straight_vertical_longitude_from_pole",
             "ProjNatOriginLatGeoKey": "standard_parallel",
-            "ProjScaleAtNatOriginGeoKey": "scale_factor_at_projection_origin",
             **_FALSE_ORIGIN,
         },
     ),
@@ -232,13 +235,15 @@ class GeoReference:
         if self.epsg is not None and (32601 <= self.epsg <= 32660 or 32701 <= self.epsg <= 32760):
             return _utm(self.epsg)
         method = METHODS.get(self.keys.get("ProjMethodGeoKey", 0))
-        if method is None:
+        if method is None or self.keys.get("GeogAngularUnitsGeoKey", DEGREE) != DEGREE:
             return {}
         name, names = method
-        parameters = {names[key]: value for key, value in self.keys.items() if key in names}
-        parallels = [self.keys[key] for key in ("ProjStdParallel1GeoKey", "ProjStdParallel2GeoKey") if key in self.keys]
+        parameters: dict[str, Any] = {names[key]: value for key, value in self.keys.items() if key in names}
+        parallels = [self.keys[key] for key in STANDARD_PARALLELS if key in self.keys]
         if parallels:
             parameters["standard_parallel"] = parallels
+        if name == "polar_stereographic":
+            parameters["latitude_of_projection_origin"] = math.copysign(90.0, parameters.get("standard_parallel", 90.0))
         return {"grid_mapping_name": name, **parameters, **known}
 
     def coordinate_attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -68,7 +68,7 @@ REFUSED = {
     34713: "Nikon NEF compression (34713)",
 }
 JPEG = frozenset({7, 34892})
-YCBCR = 6
+RGB, YCBCR = 2, 6
 #: Bytes of samples in one chunk, and chunks of one image.
 LARGEST_CHUNK, MOST_CHUNKS = 1 << 32, 100_000_000
 #: Rows of adjacent strips are cut anew into chunks of about this size.
@@ -147,6 +147,12 @@ class Image:
     def compression(self) -> int:
         """The field Compression."""
         return self.ifd.integer(COMPRESSION, 1)
+
+    @property
+    def colours(self) -> int:
+        """The field PhotometricInterpretation, as it is once the samples are decoded."""
+        found = self.ifd.integer(PHOTOMETRIC, 1)
+        return RGB if found == YCBCR and self.compression in JPEG and not self.is_planar else found
 
     @cached_property
     def bits(self) -> int:
@@ -352,7 +358,7 @@ class Image:
     ) -> npt.NDArray[np.uint64]:
         """Lengths in the file. Those of plain samples are known; the field may say more, and may be left out."""
         if counts.size < offsets.size:
-            if self.compression != 1 or counts.size:
+            if not (self.is_plain and self.compression == 1) or counts.size:
                 raise FormatError(f"byte counts of {counts.size} of {offsets.size} strips or tiles")
             counts = expected.copy()
         missing = (offsets == 0) | (counts == 0)

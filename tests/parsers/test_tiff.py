@@ -85,7 +85,7 @@ class TIFFTests(ParserTests):
 class TestTifffile(TIFFTests):
     """Files that tifffile writes."""
 
-    mutants: ClassVar[int] = 40
+    mutants: ClassVar[int] = 6
     damage_within: ClassVar[int | None] = 600
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:
@@ -158,7 +158,7 @@ def reversed_bits(data: bytes) -> bytes:
 class TestUnusual(TIFFTests):
     """Files that tifffile reads and does not write."""
 
-    mutants: ClassVar[int] = 100
+    mutants: ClassVar[int] = 12
     damage_within: ClassVar[int | None] = 400
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

@@ -29,9 +29,13 @@ UNSIGNED, SIGNED, FLOAT, VOID, COMPLEX_INT, COMPLEX = 1, 2, 3, 4, 5, 6
 #: Values of the field Predictor.
 NO_PREDICTOR, HORIZONTAL, FLOATING_POINT = 1, 2, 3
 
-_FLOATS = {16: "f2", 24: "f4", 32: "f4", 64: "f8"}
-_COMPLEX = {32: "c8", 64: "c8", 128: "c16"}
-_COMPLEX_INTS = {16: "c8", 32: "c8", 64: "c16"}
+#: dtypes by sample format and bits. Signed integers of other sizes are refused: readers disagree on their sign.
+_OTHERS: Mapping[int, Mapping[int, str]] = {
+    SIGNED: {8: "i1", 16: "i2", 32: "i4", 64: "i8"},
+    FLOAT: {16: "f2", 24: "f4", 32: "f4", 64: "f8"},
+    COMPLEX_INT: {16: "c8", 32: "c8", 64: "c16"},
+    COMPLEX: {32: "c8", 64: "c8", 128: "c16"},
+}
 
 
 def sample_dtype(sample_format: int, bits: int) -> np.dtype[Any]:
@@ -47,12 +51,10 @@ def sample_dtype(sample_format: int, bits: int) -> np.dtype[Any]:
     >>> sample_dtype(UNSIGNED, 1), sample_dtype(UNSIGNED, 12), sample_dtype(COMPLEX_INT, 32)
     (dtype('bool'), dtype('uint16'), dtype('complex64'))
     """
-    code = None
-    if sample_format in (UNSIGNED, VOID, SIGNED) and 1 <= bits <= 64:
+    if sample_format in (UNSIGNED, VOID) and 1 <= bits <= 64:
         size = next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
-        code = f"i{size}" if sample_format == SIGNED else "?" if bits == 1 else f"u{size}"
-    tables = {FLOAT: _FLOATS, COMPLEX: _COMPLEX, COMPLEX_INT: _COMPLEX_INTS}
-    code = code or tables.get(sample_format, {}).get(bits)
+        return np.dtype("?" if bits == 1 else f"u{size}")
+    code = _OTHERS.get(sample_format, {}).get(bits)
     if code is None:
         raise UnsupportedFeatureError(f"samples of {bits} bits in the sample format {sample_format}")
     return np.dtype(code)
@@ -72,18 +74,13 @@ def _unpacked(layout: SampleLayout, table: Block) -> Block:
 def _unpack_bits(layout: SampleLayout, table: Block) -> Block:
     """Integers of any number of bits, the most significant bit first, whatever the byte order of the file."""
     per_row, bits = layout.width * layout.samples, layout.bits
-    size = layout.dtype.itemsize
-    unsigned = np.dtype(f"u{size}")
+    unsigned = np.dtype(f"u{layout.dtype.itemsize}")
     out = np.zeros((len(table), per_row), dtype=unsigned)
     first = np.arange(per_row, dtype=np.int64) * bits
     for bit in range(bits):
         place = first + bit
         out <<= unsigned.type(1)
         out |= (table[:, place >> 3] >> (7 - (place & 7)).astype(np.uint8)) & np.uint8(1)
-    if layout.sample_format == SIGNED:
-        shift = np.array(8 * size - bits, dtype=unsigned)
-        lifted: Block = (out << shift).view(layout.dtype)
-        return np.asarray(np.right_shift(lifted, shift.astype(layout.dtype)))
     return out.astype(layout.dtype)
 
 

@@ -358,7 +358,7 @@ class Image:
     ) -> npt.NDArray[np.uint64]:
         """Lengths in the file. Those of plain samples are known; the field may say more, and may be left out."""
         if counts.size < offsets.size:
-            if not (self.is_plain and self.compression == 1) or counts.size:
+            if not (self.is_plain and self.compression == 1 and offsets.size == 1):
                 raise FormatError(f"byte counts of {counts.size} of {offsets.size} strips or tiles")
             counts = expected.copy()
         missing = (offsets == 0) | (counts == 0)

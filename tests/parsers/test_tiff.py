@@ -98,7 +98,10 @@ class TestTifffile(TIFFTests):
         smooth = np.add.outer(np.arange(37), np.arange(50) * 2).astype("u1")
         cases: dict[str, tuple[npt.NDArray[Any], dict[str, Any]]] = {
             **{
-                f"{dtype} {'big' if order == '>' else 'little'}": (numbers(dtype, 37, 50), {"byteorder": order, **strip})
+                f"{dtype} {'big' if order == '>' else 'little'}": (
+                    numbers(dtype, 37, 50),
+                    {"byteorder": order, **strip},
+                )
                 for dtype, order in (
                     *(("u1", "<"), ("i1", "<"), ("u2", ">"), ("i2", "<"), ("u4", "<"), ("i4", ">"), ("u8", ">")),
                     *(("i8", "<"), ("f2", ">"), ("f4", "<"), ("f8", ">"), ("c8", ">"), ("c16", "<"), ("bool", "<")),
@@ -118,7 +121,10 @@ class TestTifffile(TIFFTests):
                 f"{codec} strips": (gray8, {"compression": codec, **strip})
                 for codec in ("lzw", "zlib", "zstd", "packbits", "lzma", "jpeg2000", "png", "jpegxl", "lerc")
             },
-            **{f"{codec} tiles": (gray8, {"compression": codec, **tile}) for codec in ("zlib", "zstd", "lzw", "packbits")},
+            **{
+                f"{codec} tiles": (gray8, {"compression": codec, **tile})
+                for codec in ("zlib", "zstd", "lzw", "packbits")
+            },
             "webp": (rgb8, {"compression": "webp", "compressionargs": {"lossless": True}, **chunky, **tile}),
             "lerc floats": (f4, {"compression": "lerc", **tile}),
             "jpeg": (smooth, {"compression": "jpeg", **tile}),
@@ -172,7 +178,9 @@ class TestUnusual(TIFFTests):
         gray = numbers("u1", 20, 30)
         raw = gray.tobytes()
         pages["12 bits deflate"] = [
-            Page(image_fields(13, 9, bits=12, compression=8), [zlib.compress(bits_of(numbers("u2", 9, 13, bits=12), 12))])
+            Page(
+                image_fields(13, 9, bits=12, compression=8), [zlib.compress(bits_of(numbers("u2", 9, 13, bits=12), 12))]
+            )
         ]
         pages["float24"] = [Page(image_fields(10, 20, bits=24, format=3), [RANDOM.bytes(600)])]
         pages["complex int16"] = [Page(image_fields(10, 5, bits=32, format=5), [RANDOM.bytes(200)])]
@@ -189,7 +197,10 @@ class TestUnusual(TIFFTests):
             Page(image_fields(30, 20, tile_width=16, tile_length=16), [b"\1" * 256, None, b"\3" * 256, None])
         ]
         pages["sparse tiles with no-data"] = [
-            Page({**image_fields(30, 20, tile_width=16, tile_length=16), 42113: "77"}, [b"\1" * 256, None, None, b"\2" * 256])
+            Page(
+                {**image_fields(30, 20, tile_width=16, tile_length=16), 42113: "77"},
+                [b"\1" * 256, None, None, b"\2" * 256],
+            )
         ]
         pages["ccitt group 4"] = [
             Page(

@@ -150,7 +150,8 @@ def test_gdal_metadata(tmp_path: Path) -> None:
     xml = (
         '<GDALMetadata><Item name="AREA_OR_POINT">Area</Item><Item name="OFFSET" sample="0" role="offset">-1.5</Item>'
         '<Item name="SCALE" sample="0" role="scale">0.1</Item><Item name="UNITTYPE" sample="0" role="unittype">K</Item>'
-        '<Item name="DESCRIPTION" sample="0" role="description">skin</Item><Item name="k" sample="0">v</Item></GDALMetadata>'
+        '<Item name="DESCRIPTION" sample="0" role="description">skin</Item><Item name="k" sample="0">v</Item>'
+        "</GDALMetadata>"
     )
     path = one(tmp_path / "a.tif", {42112: xml})
     group = parse(path)
@@ -216,7 +217,9 @@ def test_adjacent_plain_strips_are_cut_anew(tmp_path: Path) -> None:
 
 def test_zarr_reads_strips_and_tiles(tmp_path: Path) -> None:
     """Through the store, with zarr's own codecs and ours."""
-    for number, options in enumerate(({"rowsperstrip": 8, "compression": "lzw"}, {"tile": (16, 16), "compression": "zlib"})):
+    for number, options in enumerate(
+        ({"rowsperstrip": 8, "compression": "lzw"}, {"tile": (16, 16), "compression": "zlib"})
+    ):
         path = tmp_path / f"{number}.tif"
         tifffile.imwrite(path, RAMP, metadata=None, photometric="minisblack", **options)
         with zarr.config.set({"array.rectilinear_chunks": True}):
@@ -294,6 +297,13 @@ def test_claims_beyond_the_file_are_refused_at_once(tmp_path: Path) -> None:
         parse(one(tmp_path / "b.tif", {}, tile_width=2**20, tile_length=2**20))
     with pytest.raises(FormatError, match="truncated"):
         parse(one(tmp_path / "c.tif", {273: [2**31]}))
+
+
+@pytest.mark.parametrize("compression", [5, 8, 32773, 50000])
+def test_chunks_that_cannot_hold_their_samples_are_refused_at_once(compression: int, tmp_path: Path) -> None:
+    """No stream of 600 bytes is a gigabyte."""
+    with pytest.raises(FormatError, match="at most"):
+        parse(one(tmp_path / "a.tif", {256: 30_000, 257: 30_000}, compression=compression, rows=30_000))
 
 
 def test_a_chain_of_directories_that_bites_its_tail_ends(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from virtualchunks.errors import DecodeError
 SLACK = 4
 LEAST = 16 << 20
 
+#: Bytes of a sample, by the number of its type in the header of LERC.
+LERC_SIZES = (1, 1, 2, 2, 4, 4, 4, 8)
 #: Markers of JPEG that are followed by the size of the image: SOF0 to SOF15, without DHT, JPG and DAC.
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -101,12 +103,13 @@ def _lerc(data: bytes) -> int:
     if not data.startswith(b"Lerc2 "):
         raise ValueError("no LERC2 data")
     version: int = struct.unpack_from("<i", data, 6)[0]
-    at = 10 + (4 if version >= 3 else 0)
+    at = 14 if version >= 3 else 10
     rows, columns = struct.unpack_from("<2i", data, at)
     depth = struct.unpack_from("<i", data, at + 8)[0] if version >= 4 else 1
-    if min(rows, columns, depth) <= 0:
-        raise ValueError("a LERC image without pixels")
-    return int(rows) * int(columns) * int(depth) * 8
+    kind = struct.unpack_from("<i", data, at + (24 if version >= 4 else 20))[0]
+    if min(rows, columns, depth) <= 0 or not 0 <= kind < len(LERC_SIZES):
+        raise ValueError("a LERC image without pixels, or of an unknown type")
+    return int(rows) * int(columns) * int(depth) * LERC_SIZES[kind]
 
 
 MEASURES: Mapping[int, Callable[[bytes], int]] = {

@@ -53,6 +53,9 @@ PLAIN: dict[int, tuple[dict[str, Any], ...]] = {
     50013: ({"name": "numcodecs.zlib", "configuration": {"level": 1}},),
     50000: ({"name": "zstd", "configuration": {"level": 0, "checksum": False}},),
 }
+#: How many bytes a byte can become: deflate's longest match takes two bits, LZW's string of 4,096 bytes twelve, PackBits
+#: repeats two bytes as 128, and a block of zstd, 128 KiB at most, takes four bytes.
+MOST_COMPRESSED = {5: 2731, 8: 1032, 32946: 1032, 50013: 1032, 32773: 64, 50000: 32768, 34926: 32768}
 #: Compressions that are known, and refused.
 REFUSED = {
     6: "old-style JPEG compression (6), which readers disagree on",
@@ -362,6 +365,9 @@ class Image:
                 raise FormatError(f"byte counts of {counts.size} of {offsets.size} strips or tiles")
             counts = expected.copy()
         missing = (offsets == 0) | (counts == 0)
+        ratio = MOST_COMPRESSED.get(self.compression)
+        if ratio is not None:
+            self._check_ratio(np.where(missing, 0, expected), counts, ratio)
         if self.compression != 1:
             return np.where(missing, 0, counts)
         short = ~missing & (counts < expected)
@@ -371,6 +377,15 @@ class Image:
                 f"strip or tile {first} has {int(counts[first])} bytes, and its samples take {int(expected[first])}"
             )
         return np.where(missing, 0, expected)
+
+    def _check_ratio(self, expected: npt.NDArray[np.uint64], counts: npt.NDArray[np.uint64], ratio: int) -> None:
+        impossible = expected // np.uint64(ratio) > counts
+        if impossible.any():
+            first = int(np.flatnonzero(impossible)[0])
+            raise FormatError(
+                f"strip or tile {first} has {int(counts[first])} bytes, which decompress to at most {ratio} times as many, "
+                f"and its samples take {int(expected[first])}"
+            )
 
     def array(self, sources: SourceTable, names: Sequence[str], fill_value: Any) -> ManifestArray:
         """Return the image as an array of references, without attributes.

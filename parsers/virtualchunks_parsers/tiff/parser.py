@@ -61,7 +61,7 @@ class TIFFParser:
         "TIFF and BigTIFF, both byte orders; every directory, SubIFDs, overviews, masks",
         "strips (a short last one by a rectilinear grid, or cut anew where they are plain and adjacent)",
         "tiles, sparse ones too",
-        "integers of 1 to 64 bits, floats of 16, 24, 32 and 64, complex numbers, complex integers",
+        "unsigned integers of 1 to 64 bits, signed ones of 8, 16, 32 and 64, floats of 16, 24, 32 and 64, complex ones",
         "no compression, CCITT, LZW, deflate, zstd, PackBits, LERC, LZMA, JPEG, JPEG 2000, JPEG XL, JPEG XR, PNG, WebP",
         "predictors 2 and 3, both orders of bits, bands together or apart",
         "GeoTIFF, GDAL's metadata, OME-TIFF",
@@ -69,7 +69,7 @@ class TIFFParser:
     refuses: ClassVar[tuple[str, ...]] = (
         "old-style JPEG, JBIG, ThunderScan, NeXT, LogLuv, PixarLog: readers disagree, or none decodes them",
         "YCbCr subsampled without JPEG",
-        "samples of one pixel that differ in bits or format",
+        "samples of one pixel that differ in bits or format, signed integers that are not of whole bytes",
         "predictors with compressions that readers do not apply them to",
     )
 

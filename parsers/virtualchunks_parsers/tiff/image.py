@@ -53,8 +53,8 @@ PLAIN: dict[int, tuple[dict[str, Any], ...]] = {
     50013: ({"name": "numcodecs.zlib", "configuration": {"level": 1}},),
     50000: ({"name": "zstd", "configuration": {"level": 0, "checksum": False}},),
 }
-#: How many bytes a byte can become: deflate's longest match takes two bits, LZW's string of 4,096 bytes twelve, PackBits
-#: repeats two bytes as 128, and a block of zstd, 128 KiB at most, takes four bytes.
+#: How many bytes a byte can become: deflate's longest match takes two bits, LZW's string of 4,096 bytes twelve, two
+#: bytes of PackBits are up to 128, and a block of zstd, 128 KiB at most, takes four bytes.
 MOST_COMPRESSED = {5: 2731, 8: 1032, 32946: 1032, 50013: 1032, 32773: 64, 50000: 32768, 34926: 32768}
 #: Compressions that are known, and refused.
 REFUSED = {
@@ -383,8 +383,8 @@ class Image:
         if impossible.any():
             first = int(np.flatnonzero(impossible)[0])
             raise FormatError(
-                f"strip or tile {first} has {int(counts[first])} bytes, which decompress to at most {ratio} times as many, "
-                f"and its samples take {int(expected[first])}"
+                f"strip or tile {first} has {int(counts[first])} bytes, which decompress to at most {ratio} times as "
+                f"many, and its samples take {int(expected[first])}"
             )
 
     def array(self, sources: SourceTable, names: Sequence[str], fill_value: Any) -> ManifestArray:

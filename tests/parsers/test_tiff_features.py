@@ -268,6 +268,17 @@ def test_an_image_that_cannot_be_represented_leaves_the_others(tmp_path: Path) -
         parse(path, drop_variables=["/image_1"])
 
 
+def test_images_behind_one_that_cannot_be_read_keep_their_names(tmp_path: Path) -> None:
+    """Which is not taken for the image that an overview belongs to."""
+    plain = Page(image_fields(30, 20), [RAMP.tobytes()])
+    path = write_tiff(tmp_path / "a.tif", [plain, Page({**image_fields(30, 20), 256: 0}, [b"x"]), plain])
+    with pytest.warns(UnsupportedArrayWarning, match="directory 1"):
+        assert [name for name, _ in parse(path).walk_arrays()] == ["data", "image_2/data"]
+    path = write_tiff(tmp_path / "b.tif", [Page({**image_fields(30, 20), 256: 0}, [b"x"]), plain])
+    with pytest.warns(UnsupportedArrayWarning, match="directory 0"):
+        assert [name for name, _ in parse(path).walk_arrays()] == ["image_1/data"]
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

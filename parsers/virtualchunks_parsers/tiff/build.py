@@ -70,8 +70,8 @@ class Builder:
 
     def root(self, pages: Sequence[Node]) -> ManifestGroup:
         """Return the tree of a file: the first page is the root, and the others lie below it."""
-        if not pages:
-            return ManifestGroup()
+        if not pages or not pages[0].images:
+            return ManifestGroup(groups=self._groups("", pages[1:], "image_", {}, None))
         geo, scope = self._place("", pages[0], {}, None)
         first = self._group("", pages[0], geo, scope)
         others = self._groups("", pages[1:], "image_", scope.names_above, None)
@@ -83,7 +83,7 @@ class Builder:
         found = {}
         for number, node in enumerate(nodes, 1):
             inner = f"{path}/{prefix}{number}".lstrip("/")
-            if not self._drops(inner):
+            if node.images and not self._drops(inner):
                 found[f"{prefix}{number}"] = self._group(inner, node, *self._place(inner, node, above, parent))
         return found
 

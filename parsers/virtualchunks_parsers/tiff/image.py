@@ -139,12 +139,18 @@ class Image:
     @property
     def is_reduced(self) -> bool:
         """Whether it is another image at a lower resolution."""
-        return bool(self.ifd.integer(NEW_SUBFILE_TYPE, 0) & 1) or self.ifd.integer(SUBFILE_TYPE, 0) == 2
+        return bool(self._subfile_type & 1) or (SUBFILE_TYPE in self.ifd and self.ifd.integer(SUBFILE_TYPE, 0) == 2)
 
     @property
     def is_mask(self) -> bool:
         """Whether it says which pixels of another image are there."""
-        return bool(self.ifd.integer(NEW_SUBFILE_TYPE, 0) & 4)
+        return bool(self._subfile_type & 4)
+
+    @cached_property
+    def _subfile_type(self) -> int:
+        """The field NewSubfileType; one of more than a value says nothing."""
+        field = self.ifd.fields.get(NEW_SUBFILE_TYPE)
+        return 0 if field is None or field.count != 1 else self.ifd.integer(NEW_SUBFILE_TYPE, 0)
 
     @property
     def compression(self) -> int:

@@ -30,7 +30,7 @@ class Node:
     Attributes
     ----------
     images
-        The image; of a stack, one per plane.
+        The image; of a stack, one per plane; none where it could not be read, so that those after it keep their names.
     axes
         Names and lengths of the axes over planes.
     mask
@@ -106,11 +106,13 @@ class Walk:
                 node = Node([found])
             except (FormatError, LimitExceededError) as error:
                 self._report(name, error)
+                pages.append(Node([]))
                 continue
             self._below(node, ifd, name, depth)
-            if masking and pages and pages[-1].attach_mask(found):
+            known = bool(pages) and bool(pages[-1].images)
+            if masking and known and pages[-1].attach_mask(found):
                 continue
-            if reduced and pages and not masking:
+            if reduced and known and not masking:
                 pages[-1].overviews.append(node)
             else:
                 pages.append(node)
@@ -136,7 +138,7 @@ class Walk:
             self._report(f"a directory below {name}", error)
         self._fetch(chain)
         for below in self._arrange(chain, f"{name}, ", depth + 1):
-            (node.overviews if below.image.is_reduced else node.others).append(below)
+            (node.overviews if below.images and below.image.is_reduced else node.others).append(below)
 
 
 def _stacked(chain: Sequence[IFD], pages: list[Node]) -> list[Node]:
@@ -148,7 +150,7 @@ def _stacked(chain: Sequence[IFD], pages: list[Node]) -> list[Node]:
         stacks = describe.ome_stacks(description, len(chain))
     except FormatError:
         return pages
-    by_directory = {id(node.image.ifd): node for node in pages}
+    by_directory = {id(node.image.ifd): node for node in pages if node.images}
     places = {number: by_directory.get(id(ifd)) for number, ifd in enumerate(chain)}
     first: dict[int, Node] = {}
     gone: set[int] = set()

@@ -69,7 +69,7 @@ def group_to_dataset(
     dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
     arrays = {name: array for name, array in group.arrays.items() if name not in dropped}
     attributes = _with_bounds_units({name: dict(array.metadata.attributes) for name, array in arrays.items()})
-    arrays = {name: _with_attributes(array, attributes[name]) for name, array in arrays.items()}
+    arrays = {name: _described(name, array, attributes[name]) for name, array in arrays.items()}
     dimensions = {name: dimension_names(name, array) for name, array in arrays.items()}
     _check_sizes(arrays, dimensions)
     granted = ObjectStoreRegistry.coerce(registry)
@@ -275,10 +275,11 @@ def _with_bounds_units(attributes: dict[str, dict[str, Any]]) -> dict[str, dict[
     return attributes
 
 
-def _with_attributes(array: ManifestArray, attributes: Mapping[str, Any]) -> ManifestArray:
-    if len(attributes) == len(array.metadata.attributes):
-        return array
-    return ManifestArray(array.metadata.replace(attributes=dict(attributes)), array.manifest)
+def _described(name: str, array: ManifestArray, attributes: Mapping[str, Any]) -> ManifestArray:
+    """Return an array with attributes, and with the name that errors call it by."""
+    metadata = array.metadata
+    kept = metadata.attributes if len(attributes) == len(metadata.attributes) else dict(attributes)
+    return ManifestArray(metadata.replace(attributes=kept, name=name), array.manifest)
 
 
 def _check_sizes(arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, tuple[str, ...]]) -> None:

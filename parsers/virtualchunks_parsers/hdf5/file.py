@@ -51,7 +51,8 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except VirtualChunksError:
+    except VirtualChunksError as error:
+        error.variable = variable if error.variable is None else error.variable
         raise
     except LIBRARY_ERRORS as error:
         cause = _reader_error(error)

@@ -6,9 +6,10 @@ The class holds metadata and a manifest and answers questions about shape; NumPy
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata, holds
+
+if TYPE_CHECKING:
+    import xarray
 
 #: Implementations of NumPy's functions on ManifestArrays, by function.
 HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -244,6 +248,11 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
     def rename_paths(self, new: str | Callable[[str], str]) -> ManifestArray:
         """Return the array with the URLs of its objects changed; see :meth:`ChunkManifest.rename_paths`."""
         return ManifestArray._of((self._metadata, self.manifest.rename_paths(new)))
+
+    def to_virtual_variable(self) -> xarray.Variable:
+        """Return the array as an xarray Variable, with its dimension names and attributes."""
+        made: xarray.Variable = importlib.import_module("virtualchunks.xarray.dataset").array_to_variable(self)
+        return made
 
     def with_fill_value_only(self, fill_value: Any = None) -> ManifestArray:
         """Return an array of the same shape whose chunks are all missing.

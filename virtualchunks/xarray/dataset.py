@@ -124,6 +124,21 @@ def group_to_datatree(
     return xr.DataTree.from_dict(nodes)
 
 
+def array_to_variable(array: ManifestArray) -> xr.Variable:
+    """Return an array of references as a Variable; dimensions without a name are called ``dim_0``, ``dim_1``, ….
+
+    Examples
+    --------
+    >>> from virtualchunks import ArrayMetadata
+    >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(4,), dtype="<i4", dimension_names=("x",))
+    >>> array_to_variable(ManifestArray(metadata, {})).dims
+    ('x',)
+    """
+    given = array.metadata.dimension_names or (None,) * array.ndim
+    names = [f"dim_{axis}" if name is None else name for axis, name in enumerate(given)]
+    return xr.Variable(names, array, dict(array.metadata.attributes))
+
+
 def assemble(variables: Mapping[str, xr.Variable], attributes: dict[str, Any]) -> xr.Dataset:
     """Return a Dataset whose coordinates are those that CF names; indexes are built for values only.
 

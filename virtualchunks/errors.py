@@ -23,6 +23,9 @@
 
 A :class:`ReadError` is never a ``FileNotFoundError`` or a ``KeyError``: stores and file systems above take those for
 "this chunk is missing" and fill.
+
+What a parser leaves out of a file, because no virtual chunks can stand for it, is told by an
+:class:`UnsupportedArrayWarning`.
 """
 
 from __future__ import annotations
@@ -144,3 +147,7 @@ class TargetExistsError(VirtualChunksError, FileExistsError):
 
 class WriteError(VirtualChunksError, OSError):
     """A target refused what was written; what was there before is untouched."""
+
+
+class UnsupportedArrayWarning(UserWarning):
+    """An array, attribute or link of a file was left out; the message names it and says why."""

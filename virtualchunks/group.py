@@ -47,7 +47,7 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
             given = getattr(self, name)
             object.__setattr__(self, name, MappingProxyType({} if given is None else dict(given)))
         for name in (*self.arrays, *self.groups):
-            if not name or "/" in name or name in (".", "..") or name.startswith("__"):
+            if not name or "/" in name or name in (".", ".."):
                 raise ManifestError(f"{name!r} cannot name a member of a group: Zarr has no such node name")
         both = self.arrays.keys() & self.groups.keys()
         if both:

@@ -1,0 +1,146 @@
+"""HDF5 attributes → plain Python values.
+
+Numbers become Python numbers, arrays become lists of them, text becomes ``str``; one element in one dimension counts as a
+scalar, as it does for the netCDF libraries. The attributes by which HDF5 and netCDF-4 keep their own books are left out;
+:mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name dimensions.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5s, h5t
+
+from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks_parsers.hdf5.file import text
+
+#: Attributes that HDF5's dimension scales and netCDF-4 keep for themselves.
+INTERNAL = frozenset(
+    {
+        b"CLASS",
+        b"NAME",
+        b"REFERENCE_LIST",
+        b"DIMENSION_LIST",
+        b"DIMENSION_LABELS",
+        b"_NCProperties",
+        b"_Netcdf4Coordinates",
+        b"_Netcdf4Dimid",
+        b"_nc3_strict",
+    }
+)
+
+Owner = h5d.DatasetID | h5g.GroupID
+#: What is called with the name of an attribute that cannot be had, and why.
+Report = Callable[[str, UnsupportedFeatureError], None]
+
+
+def attribute_names(owner: Owner) -> list[bytes]:
+    """Return the names of an object's attributes."""
+    names: list[bytes] = []
+    if h5a.get_num_attrs(owner):
+        h5a.iterate(owner, names.append)
+    return names
+
+
+def read_attributes(owner: Owner, names: list[bytes], report: Report) -> dict[str, Any]:
+    """Return the attributes of an object that are meant for people.
+
+    Parameters
+    ----------
+    owner
+        A dataset or a group.
+    names
+        Of its attributes, as :func:`attribute_names` gives them.
+    report
+        Called for an attribute that is left out because its type has no plain value.
+    """
+    attributes: dict[str, Any] = {}
+    for raw in names:
+        if raw in INTERNAL:
+            continue
+        try:
+            attributes[text(raw)] = read_attribute(owner, raw)
+        except UnsupportedFeatureError as error:
+            report(text(raw), error)
+    return attributes
+
+
+def read_attribute(owner: Owner, raw: bytes) -> Any:
+    """Return the plain value of one attribute.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If it holds references, or is of a type that NumPy has not.
+    """
+    attribute = h5a.open(owner, raw)
+    kind = attribute.get_type()
+    type_class = kind.get_class()
+    if attribute.get_space().get_simple_extent_type() == h5s.NULL:
+        return "" if type_class == h5t.STRING else []
+    if type_class in _SIMPLE:
+        values = np.empty(attribute.shape, dtype=attribute.dtype)
+        if values.size:
+            attribute.read(values, mtype=kind if type_class == h5t.BITFIELD else None)
+        return plain(values)
+    _require_values(kind)
+    holder = h5py.Dataset(owner) if isinstance(owner, h5d.DatasetID) else h5py.Group(owner)
+    return plain(np.asarray(holder.attrs[raw]))
+
+
+_SIMPLE = frozenset({h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM, h5t.BITFIELD})
+
+
+def _require_values(kind: h5t.TypeID) -> None:
+    """Raise if a type holds references, at any depth."""
+    type_class = kind.get_class()
+    if type_class == h5t.REFERENCE:
+        raise UnsupportedFeatureError("references to other objects of the file have no value outside it")
+    if type_class == h5t.TIME:
+        raise UnsupportedFeatureError("the HDF5 library cannot convert its own time type")
+    if type_class == h5t.COMPOUND:
+        for number in range(kind.get_nmembers()):
+            _require_values(kind.get_member_type(number))
+    elif type_class in (h5t.ARRAY, h5t.VLEN):
+        _require_values(kind.get_super())
+
+
+def plain(values: Any) -> Any:
+    """Return a value of NumPy or h5py as Python's numbers, text, lists and dictionaries.
+
+    Examples
+    --------
+    >>> plain(np.array([1, 2], "i2")), plain(np.array([2.5])), plain(np.bytes_(b"K"))
+    ([1, 2], 2.5, 'K')
+    """
+    if isinstance(values, np.ndarray):
+        return _plain_array(values)
+    if isinstance(values, bytes | str):
+        return text(bytes(values) if isinstance(values, bytes) else str(values))
+    if isinstance(values, np.void):
+        return _plain_record(values)
+    if isinstance(values, np.complexfloating | complex):
+        return [float(values.real), float(values.imag)]
+    if isinstance(values, np.datetime64 | np.timedelta64):
+        return str(values)
+    if isinstance(values, np.longdouble):
+        return float(values)
+    return values.item() if isinstance(values, np.generic) else values
+
+
+def _plain_array(values: np.ndarray[Any, Any]) -> Any:
+    if values.shape in ((), (1,)):
+        return plain(values[(0,) * values.ndim])
+    if values.dtype.kind in "iub" or (values.dtype.kind == "f" and values.dtype.itemsize <= 8):
+        return values.tolist()
+    return [plain(item) for item in values]
+
+
+def _plain_record(record: np.void) -> Any:
+    if record.dtype.names is None:
+        return base64.b64encode(record.tobytes()).decode("ascii")
+    return {name: plain(record[name]) for name in record.dtype.names}

@@ -1,0 +1,108 @@
+"""Values that no reference can stand for, read while the file is parsed and kept in memory.
+
+Text of variable length lies in a heap of its own, apart from the chunks, and some types are stored unlike any dtype. The
+HDF5 library reads both; how much of them is kept is bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from h5py import h5d
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.encoding import ChunkEncoding, bytes_codec
+from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
+from virtualchunks.grid import ChunkGrid
+from virtualchunks.inline import encode_array
+from virtualchunks.metadata import ArrayMetadata
+from virtualchunks_parsers.hdf5.file import text
+from virtualchunks_parsers.hdf5.filters import filter_codecs, read_pipeline
+from virtualchunks_parsers.hdf5.storage import Dataset, fill_value
+
+#: Bytes of one array that are kept in memory.
+MOST_BYTES = 256 << 20
+#: What one string costs before it has any text.
+STRING_BYTES = 16
+#: The chunks of the file are kept up to this many; a larger array becomes one chunk.
+MOST_CHUNKS = 4096
+#: Strings read in one go.
+BATCH = 1 << 16
+
+
+def read_values(dataset: Dataset) -> ManifestArray:
+    """Return a dataset as an array whose chunks are held in memory.
+
+    Raises
+    ------
+    LimitExceededError
+        If its values are too large for that.
+    UnsupportedFeatureError
+        If they lie in other files, which only references through the registry may reach, or behind a filter that the HDF5
+        library has not.
+    """
+    if dataset.plist.get_layout() == h5d.VIRTUAL or dataset.plist.get_external_count():
+        raise UnsupportedFeatureError("elements that only the HDF5 library can convert, stored in other files")
+    _require(math.prod(dataset.shape) * (STRING_BYTES if dataset.element.is_text else dataset.element.dtype.itemsize))
+    if dataset.plist.get_nfilters():
+        filter_codecs(read_pipeline(dataset.plist), dtype=np.dtype("u1"), chunk_shape=dataset.plist.get_chunk())
+    values = _strings(dataset) if dataset.element.is_text else _converted(dataset)
+    plain = values.dtype
+    codec = {"name": "vlen-utf8"} if dataset.element.is_text else bytes_codec(plain)
+    fill = fill_value(dataset, required=False)
+    metadata = ArrayMetadata(_grid(dataset), plain, ChunkEncoding(plain, (codec,)), fill)
+    return ManifestArray(metadata, encode_array(values, metadata))
+
+
+def _grid(dataset: Dataset) -> ChunkGrid:
+    if dataset.plist.get_layout() == h5d.CHUNKED:
+        grid = ChunkGrid.regular(dataset.shape, (*dataset.plist.get_chunk(), *dataset.element.shape))
+        if grid.size <= MOST_CHUNKS:
+            return grid
+    return dataset.whole()
+
+
+def _require(nbytes: int) -> None:
+    if nbytes > MOST_BYTES:
+        raise LimitExceededError(
+            f"its values cannot be referred to and would take more than {MOST_BYTES >> 20} MiB in memory; "
+            "rewrite it with elements of fixed size, or leave it out with drop_variables"
+        )
+
+
+def _strings(dataset: Dataset) -> npt.NDArray[Any]:
+    values = np.empty(dataset.shape, dtype=np.dtypes.StringDType())
+    source, held = h5py.Dataset(dataset.id), math.prod(dataset.shape) * STRING_BYTES
+    for selection in _batches(dataset.shape):
+        part = np.asarray(source[selection], dtype=object)
+        strings = [text(item) for item in part.ravel()]
+        held += sum(map(len, strings))
+        _require(held)
+        values[selection] = np.array(strings, dtype=values.dtype).reshape(part.shape)
+    return values
+
+
+def _batches(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """Selections along the first axis, each of a bounded number of elements."""
+    if not math.prod(shape):
+        return []
+    if not shape:
+        return [()]
+    rows = max(1, BATCH // math.prod(shape[1:]))
+    return [(slice(start, start + rows),) for start in range(0, shape[0], rows)]
+
+
+def _converted(dataset: Dataset) -> npt.NDArray[Any]:
+    element = dataset.element
+    native = element.dtype.newbyteorder("<")
+    if not math.prod(dataset.shape):
+        return np.empty(dataset.shape, dtype=native)
+    values = np.asarray(h5py.Dataset(dataset.id)[()])
+    if element.memory is None:
+        return values.astype(native)
+    packed = values.astype(element.memory.newbyteorder("<"))
+    return np.ascontiguousarray(packed).view(native).reshape(dataset.shape)

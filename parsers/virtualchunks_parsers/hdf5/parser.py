@@ -1,0 +1,201 @@
+"""HDF5Parser: one file → one tree of arrays of chunk references."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from h5py import h5d, h5g, h5o, h5s
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.errors import (
+    FormatError,
+    LimitExceededError,
+    MissingDependencyError,
+    UnsupportedArrayWarning,
+    UnsupportedFeatureError,
+    VirtualChunksError,
+)
+from virtualchunks.group import ManifestGroup
+from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.store import ManifestStore
+from virtualchunks.urls import as_url
+from virtualchunks_parsers.hdf5.datatypes import element_of
+from virtualchunks_parsers.hdf5.dimensions import DimensionNames, variable_name
+from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors
+from virtualchunks_parsers.hdf5.inmemory import read_values
+from virtualchunks_parsers.hdf5.storage import LAYOUTS, Dataset
+from virtualchunks_parsers.hdf5.virtual import block_of, virtual
+from virtualchunks_parsers.hdf5.walk import DatasetNode, GroupNode, Walk, missing_group
+
+#: Why one array may be left out while the others are read.
+LEFT_OUT = (UnsupportedFeatureError, LimitExceededError, MissingDependencyError)
+#: Virtual datasets over virtual datasets.
+DEEPEST = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class HDF5Parser:
+    """Reads the structure of an HDF5 or NetCDF-4 file as arrays of chunk references.
+
+    Parameters
+    ----------
+    group
+        Path of the group that becomes the root; by default the file's own root.
+    drop_variables
+        Names of arrays to leave out wherever they are, or paths of arrays and groups, such as ``"/model/wind"``.
+    strict
+        Whether to raise where an array, attribute or link cannot be represented, rather than to leave it out with an
+        :class:`~virtualchunks.errors.UnsupportedArrayWarning`.
+
+    Notes
+    -----
+    Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the file
+    is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
+
+    Examples
+    --------
+    >>> HDF5Parser(group="/model", drop_variables=["orography"])
+    HDF5Parser(group='/model', drop_variables=('orography',), strict=False)
+    """
+
+    group: str | None = None
+    drop_variables: Iterable[str] | None = ()
+    strict: bool = False
+    _dropped: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        given = self.drop_variables
+        names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+        object.__setattr__(self, "drop_variables", names)
+        object.__setattr__(self, "_dropped", frozenset(names))
+
+    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
+        """Parse a file.
+
+        Parameters
+        ----------
+        url
+            URL or local path of the file.
+        registry
+            What may be read, and through which store; ``None`` grants this file alone.
+
+        Returns
+        -------
+        ManifestStore
+            A read-only Zarr store over the file.
+
+        Raises
+        ------
+        FormatError
+            If the file is not HDF5, truncated or corrupt, or has no such group.
+        NotGrantedError, ReadError
+            If the file, or one that holds part of its data, cannot be read.
+        UnsupportedFeatureError, LimitExceededError
+            With `strict`, if something cannot be represented.
+        """
+        granted = self._granted(url, registry)
+        return ManifestStore(self.parse(url, granted), registry=granted)
+
+    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
+        """Parse a file, as calling the parser does, and return the tree itself."""
+        granted = self._granted(url, registry)
+        with HDF5Files(granted) as files:
+            file = files.open(as_url(url))
+            return _Parse(self, files, file).tree()
+
+    def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
+        known = ObjectStoreRegistry.coerce(registry)
+        return known.grant(url) if registry is None else known
+
+    def drops(self, path: str, name: str) -> bool:
+        """Return whether a member of a group is to be left out."""
+        return bool(self._dropped) and not self._dropped.isdisjoint((path, path.removeprefix("/"), variable_name(name)))
+
+
+class _Parse:
+    """One parse of one file."""
+
+    def __init__(self, parser: HDF5Parser, files: HDF5Files, file: HDF5File) -> None:
+        self._parser = parser
+        self._files = files
+        self._file = file
+        self._walk = Walk(files, parser.drops, self._leave_out)
+
+    def tree(self) -> ManifestGroup:
+        path = (self._parser.group or "").strip("/")
+        with hdf5_errors(self._file.url, path or "/"):
+            file, root = self._root(path)
+        node = self._walk.root(file, root, f"/{path}" if path else "")
+        names = DimensionNames(node, self._walk)
+        return self._build(node, names)
+
+    def _root(self, path: str) -> tuple[HDF5File, h5g.GroupID]:
+        top = h5o.open(self._file.id, b"/")
+        try:
+            file, found = self._walk.follow(self._file, top, path.encode())
+        except UnsupportedFeatureError as error:
+            raise missing_group(path, self._file) from error
+        if not isinstance(found, h5g.GroupID):
+            raise FormatError(f"{path!r} is no group but an array; name the group that holds it", url=self._file.url)
+        return file, found
+
+    def _leave_out(self, path: str, error: VirtualChunksError) -> None:
+        """Say that something is left out, or raise if nothing may be."""
+        if self._parser.strict:
+            if error.variable is None:
+                error.variable = path
+            if error.url is None:
+                error.url = self._file.url
+            raise error
+        what = f"the attribute {path.partition('@')[2]!r} of {path.partition('@')[0]!r}" if "@" in path else f"{path!r}"
+        warnings.warn(
+            UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2
+        )
+
+    def _build(self, node: GroupNode, names: DimensionNames) -> ManifestGroup:
+        groups = {name: self._build(group, names) for name, group in node.groups.items()}
+        arrays: list[tuple[DatasetNode, ManifestArray]] = []
+        for dataset in node.datasets:
+            if dataset.is_hidden:
+                continue
+            try:
+                arrays.append((dataset, self._array(dataset.file, dataset.id, dataset.path)))
+            except LEFT_OUT as error:
+                self._leave_out(dataset.path, error)
+        dimensions = names.of_group(node, [(dataset, array.shape) for dataset, array in arrays])
+        named: dict[str, ManifestArray] = {}
+        for (dataset, array), labels in zip(arrays, dimensions, strict=True):
+            metadata = array.metadata.replace(dimension_names=labels, attributes=dataset.attributes)
+            named[variable_name(dataset.name)] = ManifestArray(metadata, array.manifest)
+        return ManifestGroup(named, groups, node.attributes)
+
+    def _array(self, file: HDF5File, id: h5d.DatasetID, path: str, depth: int = 0) -> ManifestArray:
+        """Return the array of a dataset, without names and attributes."""
+        with hdf5_errors(file.url, path):
+            plist = id.get_create_plist()
+            layout = plist.get_layout()
+            if layout == h5d.VIRTUAL:
+                for number in range(plist.get_virtual_count()):
+                    block_of(plist.get_virtual_vspace(number))  # asking a growing one for its shape would open files
+            space = id.get_space()
+            if space.get_simple_extent_type() == h5s.NULL:
+                raise UnsupportedFeatureError("it has a null dataspace, and no Zarr array has no elements at all")
+            extent = tuple(map(int, space.get_simple_extent_dims()))
+            dataset = Dataset(file, self._files, id, path, plist, element_of(id.get_type()), extent)
+            if dataset.element.is_text or dataset.element.converted:
+                return read_values(dataset)
+            if layout == h5d.VIRTUAL:
+                return virtual(dataset, lambda other, name: self._source(other, name, depth + 1))
+            return LAYOUTS[layout](dataset)
+
+    def _source(self, file: HDF5File, path: str, depth: int) -> ManifestArray:
+        """Return the array of a dataset that a virtual one takes values from."""
+        if depth > DEEPEST:
+            raise UnsupportedFeatureError(f"virtual datasets over each other, more than {DEEPEST} deep")
+        holder, found = self._walk.follow(file, h5o.open(file.id, b"/"), path.encode())
+        if not isinstance(found, h5d.DatasetID):
+            raise UnsupportedFeatureError(f"{path!r} of {file.url}, a source of a virtual dataset, is no dataset")
+        return self._array(holder, found, path, depth)

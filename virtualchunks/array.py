@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 import numpy.typing as npt
 
+from virtualchunks.encoding import in_order
 from virtualchunks.errors import ChunkIndexError, ManifestError, UnsupportedFeatureError, VirtualArrayError
 from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
@@ -25,7 +26,7 @@ HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
 HANDLED_UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
 
 
-class ManifestArray:
+class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array whose chunks are references to bytes elsewhere.
 
     Parameters
@@ -137,7 +138,7 @@ class ManifestArray:
         """Whether some chunks decode unlike others, or to another dtype, so that stores must transcode them."""
         metadata, manifest = self._parts
         own, grid, ids = metadata.encoding, metadata.grid, manifest.sources.encoding_ids
-        if own.dtype.newbyteorder("=") != metadata.dtype:
+        if in_order(own.dtype, "=") != metadata.dtype:
             return True
         if own.shape is not None and not (grid.is_regular and own.shape == grid.chunk_shape):
             return True
@@ -188,8 +189,8 @@ class ManifestArray:
         UnsupportedFeatureError
             If the conversion could change values.
         """
-        target = np.dtype(dtype)
-        if target.newbyteorder("=") == self.dtype:
+        target = in_order(np.dtype(dtype), "=")
+        if target == self.dtype:
             return self
         if not np.can_cast(self.dtype, target, casting="safe") or target.kind in "OT":
             raise UnsupportedFeatureError(
@@ -197,7 +198,7 @@ class ManifestArray:
                 "read the values with .virtual.open() and convert those"
             )
         fill = np.asarray(self._metadata.fill_value).astype(target)[()]
-        return type(self)._of((self._metadata.replace(dtype=target.newbyteorder("="), fill_value=fill), self._manifest))
+        return type(self)._of((self._metadata.replace(dtype=target, fill_value=fill), self._manifest))
 
     def subchunk(self, sizes: Mapping[int | str, int]) -> ManifestArray:
         """Return the same array cut into smaller chunks, by arithmetic on uncompressed bytes.

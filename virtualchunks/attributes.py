@@ -49,7 +49,9 @@ def to_zarr(
     ManifestError
         If a value has no form in JSON.
 
-    Notes ----- xarray reads a ``_FillValue`` of numbers only. One of text is kept as ``missing_value``, which xarray
+    Notes
+    -----
+    xarray reads a ``_FillValue`` of numbers only. One of text is kept as ``missing_value``, which xarray
     treats alike, and so is one that is no value of the dtype; one of bytes, times or structures is left to the
     array's own fill value.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import encode_block
-from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.manifest import ChunkManifest
@@ -54,7 +54,7 @@ def encoded_like(values: Any, like: ManifestArray, axis: int, *, last: bool = Tr
 
 
 def _encoding_for_values(metadata: ArrayMetadata) -> ChunkEncoding:
-    if metadata.encoding.dtype.newbyteorder("=") == metadata.dtype and metadata.encoding.shape is None:
+    if in_order(metadata.encoding.dtype, "=") == metadata.dtype and metadata.encoding.shape is None:
         return metadata.encoding
     return metadata.transcoded().encoding
 

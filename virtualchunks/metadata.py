@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from virtualchunks.encoding import ChunkEncoding, bytes_codec
+from virtualchunks.encoding import ChunkEncoding, bytes_codec, in_order
 from virtualchunks.errors import ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 
@@ -23,6 +23,8 @@ from virtualchunks.grid import ChunkGrid
 MEANING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
 
 _SIMPLE_KINDS = "biufc"
+#: Codecs of elements of any length, by kind of dtype: text, and bytes.
+_VLEN = {"T": "vlen-utf8", "O": "vlen-bytes"}
 _SIMPLE = {
     np.dtype(name)
     for name in (
@@ -71,8 +73,8 @@ class ArrayMetadata:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.dtype.byteorder not in "=|":
-            object.__setattr__(self, "dtype", self.dtype.newbyteorder("="))
+        if self.dtype.byteorder not in "=|" or self.dtype.fields is not None:
+            object.__setattr__(self, "dtype", in_order(self.dtype, "="))
         if self.dimension_names is not None and len(self.dimension_names) != self.grid.ndim:
             raise ManifestError(
                 f"{len(self.dimension_names)} dimension names {self.dimension_names} for {self.grid.ndim} dimensions"
@@ -140,9 +142,35 @@ class ArrayMetadata:
 
     def transcoded(self) -> ArrayMetadata:
         """Return the metadata of the array as plain little-endian bytes, as heterogeneous arrays are served."""
-        plain = self.dtype.newbyteorder("<")
-        codecs = ({"name": "vlen-utf8"},) if self.dtype.kind == "T" else (bytes_codec(plain),)
+        plain = in_order(self.dtype, "<")
+        codecs = ({"name": _VLEN[plain.kind]},) if plain.kind in _VLEN else (bytes_codec(plain),)
         return self.replace(encoding=ChunkEncoding(plain, codecs))
+
+    def with_meaning(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return attributes with those of the array that they lack and that its stored values need to be understood.
+
+        xarray drops attributes on the way, :func:`xarray.combine_nested` all of them by default. Packing and the
+        units of times are not descriptions: values read without them are wrong.
+
+        Parameters
+        ----------
+        attributes
+            The attributes of a variable that holds the array; what they state is kept.
+
+        Examples
+        --------
+        >>> metadata = ArrayMetadata.build(shape=(), chunks=(), dtype="<i2", attributes={"scale_factor": 0.5})
+        >>> metadata.with_meaning({"units": "K"})
+        {'units': 'K', 'scale_factor': 0.5}
+        """
+        lacking = {
+            name: self.attributes[name]
+            for name in MEANING
+            if name in self.attributes
+            and name not in attributes
+            and (name != "units" or _is_time(self.attributes[name]))
+        }
+        return {**attributes, **lacking}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the Zarr v3 metadata document, as ``zarr.json`` holds it."""
@@ -225,6 +253,15 @@ def same_value(one: Any, other: Any) -> bool:
         return bool(one == other)
 
 
+def _is_time(units: Any) -> bool:
+    """Return whether units are those that CF counts times or durations in."""
+    words = str(units).lower().split()
+    return (len(words) > 1 and words[1] == "since") or words[:1] in ([unit] for unit in _DURATIONS)
+
+
+_DURATIONS = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
+
+
 def _has_nan(value: Any) -> bool:
     return np.asarray(value).dtype.kind in "fcmM"
 
@@ -261,7 +298,7 @@ def _stored_dtype(dtype: np.dtype[Any], codecs: Sequence[Mapping[str, Any]]) -> 
     for codec in codecs:
         if codec["name"] == "bytes":
             endian = codec.get("configuration", {}).get("endian", "little")
-            return dtype.newbyteorder(">" if endian == "big" else "<")
+            return in_order(dtype, ">" if endian == "big" else "<")
     return dtype
 
 

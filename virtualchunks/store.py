@@ -97,7 +97,9 @@ class ManifestStore(Store):
     chunk_key_encoding
         How chunk keys are spelled: ``"default"`` (``c/0/1``), ``"v2"`` (``0.1``), or ``{"name": …, "separator": …}``.
 
-    Notes ----- Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are
+    Notes
+    -----
+    Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are
     decoded chunk by chunk and served as plain little-endian bytes. Nothing is cached but metadata; there are no
     threads, no event loops and no open files in a store, so that it may be used after a fork and sent to other
     processes.
@@ -316,7 +318,8 @@ class ManifestStore(Store):
     async def exists(self, key: str) -> bool:
         """Return whether there is a value under a key, without reading it."""
         self._is_open = True
-        return self._find(key) is not None
+        node, _, rest = self._walk(key)
+        return rest == [DOCUMENT] or (isinstance(node, ServedArray) and node.find("/".join(rest)) is not None)
 
     async def getsize(self, key: str) -> int:
         """Return the length of the value under a key, without reading it.

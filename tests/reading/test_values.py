@@ -1,37 +1,23 @@
 """The law of the library: reading what an operation makes of references gives what NumPy makes of the values."""
 
-import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from storedarrays import GZIP, Shelf, axes, plain, stored_arrays
+from storedarrays import Shelf, axes, stored_arrays
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import (
     ChunkIndexError,
     CombineError,
-    DecodeError,
-    ManifestError,
-    NotGrantedError,
-    ShortReadError,
-    SourceUnavailableError,
     UnsupportedFeatureError,
 )
-from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.group import ManifestGroup
-from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import ArrayMetadata
-from virtualchunks.reading.decode import read_chunk_block
-from virtualchunks.reading.values import chunk_bytes, read_values
-from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.reading.values import read_values
 from virtualchunks.store import ManifestStore
 
 REFUSED = (ChunkIndexError, CombineError, UnsupportedFeatureError)
@@ -119,7 +105,7 @@ def takes(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[A
     size = array.shape[axis]
     starts = array.metadata.grid.axes[axis].starts.tolist()
     chosen = draw(st.lists(st.sampled_from(range(len(starts))), max_size=4)) if starts else []
-    runs = [np.arange(starts[i], (starts + [size])[i + 1]) for i in chosen]
+    runs = [np.arange(starts[i], [*starts, size][i + 1]) for i in chosen]
     key = (*[slice(None)] * axis, np.concatenate([np.empty(0, dtype=int), *runs]))
     return array[key], values[key]
 
@@ -157,7 +143,20 @@ def fills(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[A
 
 
 OPERATIONS = (
-    *(concatenations, stacks, transposes, selects, flips, takes, expands, broadcasts, squeezes, subchunks, widens, fills),
+    *(
+        concatenations,
+        stacks,
+        transposes,
+        selects,
+        flips,
+        takes,
+        expands,
+        broadcasts,
+        squeezes,
+        subchunks,
+        widens,
+        fills,
+    ),
 )
 NEED_AXES = (concatenations, flips, takes, subchunks, fills)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -73,6 +74,16 @@ def element_of(kind: h5t.TypeID) -> Element:
     UnsupportedFeatureError
         If no Zarr data type can hold them.
     """
+    return _decoded_element(kind.encode())
+
+
+@lru_cache(maxsize=1024)
+def _decoded_element(encoded: bytes) -> Element:
+    """Arrays of one file share a few types, and taking one apart takes many calls."""
+    return _element(h5t.decode(encoded))
+
+
+def _element(kind: h5t.TypeID) -> Element:
     type_class = kind.get_class()
     if type_class not in CLASSES:
         raise UnsupportedFeatureError(f"HDF5 types of class {type_class} are not known")
@@ -118,7 +129,7 @@ def _complex(kind: Any) -> Element:
 
 
 def _array(kind: Any) -> Element:
-    base, shape = element_of(kind.get_super()), tuple(kind.get_array_dims())
+    base, shape = _element(kind.get_super()), tuple(kind.get_array_dims())
     if base.is_text:
         raise UnsupportedFeatureError("arrays of variable-length text within one element have no Zarr data type")
     return replace(base, shape=(*shape, *base.shape))
@@ -128,7 +139,7 @@ def _compound(kind: Any) -> Element:
     dtype = _numpy(kind)
     if dtype.kind == "c":
         return _complex_pair(kind, dtype)
-    members = [(_member_name(kind, n), element_of(kind.get_member_type(n))) for n in range(kind.get_nmembers())]
+    members = [(_member_name(kind, n), _element(kind.get_member_type(n))) for n in range(kind.get_nmembers())]
     for name, member in members:
         if member.is_text:
             raise UnsupportedFeatureError(f"the field {name!r} is text of variable length, which Zarr has in no struct")

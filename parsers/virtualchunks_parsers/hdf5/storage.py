@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -87,19 +88,23 @@ class Dataset:
         UnsupportedFeatureError
             If a filter cannot be decoded.
         """
-        stored = self.element.dtype
-        if not pipeline and self.element.hdf5_type is None:
-            return ChunkEncoding(stored, (bytes_codec(stored),))
-        codecs = filter_codecs(
-            pipeline, dtype=stored, chunk_shape=tuple(chunk), mask=mask, stored_type=self.element.hdf5_type
-        )
-        return ChunkEncoding(stored, (bytes_codec(stored), *codecs))
+        return _encoding(self.element.dtype, self.element.hdf5_type, tuple(pipeline), mask, tuple(chunk))
 
     def array(self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest) -> ManifestArray:
         """Return the array of these chunks, with the dataset's fill value."""
         complete = bool(manifest.present.all())
         fill = fill_value(self, required=not complete)
         return ManifestArray(ArrayMetadata(grid, self.element.dtype, encoding, fill), manifest)
+
+
+@lru_cache(maxsize=4096)
+def _encoding(
+    stored: np.dtype[Any], hdf5_type: str | None, pipeline: tuple[HDF5Filter, ...], mask: int, chunk: tuple[int, ...]
+) -> ChunkEncoding:
+    if not pipeline and hdf5_type is None:
+        return ChunkEncoding.plain(stored)
+    codecs = filter_codecs(pipeline, dtype=stored, chunk_shape=chunk, mask=mask, stored_type=hdf5_type)
+    return ChunkEncoding(stored, (bytes_codec(stored), *codecs))
 
 
 def fill_value(dataset: Dataset, *, required: bool = True) -> Any:
@@ -170,25 +175,22 @@ def chunked(dataset: Dataset) -> ManifestArray:
     chunk = (*dataset.plist.get_chunk(), *dataset.element.shape)
     grid = ChunkGrid.regular(dataset.shape, chunk)
     pipeline = read_pipeline(dataset.plist)
-    infos: list[h5d.StoreInfo] = []
-    if math.prod(dataset.shape):
-        dataset.id.chunk_iter(infos.append)
-    if infos and infos[0].byte_offset is None:
-        infos = [info for info in infos if info.byte_offset is not None]
-    if not infos:
+    stored = _stored_chunks(dataset)
+    if stored is None:
         return dataset.array(grid, _unused_encoding(dataset, pipeline, chunk), ChunkManifest.missing(grid.grid_shape))
     if grid.size > MOST_CHUNKS:
         raise LimitExceededError(
-            f"a grid of {grid.size} chunks, of which {len(infos)} were written; more than {MOST_CHUNKS} are not listed one by one"
+            f"a grid of {grid.size} chunks, of which {len(stored.offsets)} were written; more than {MOST_CHUNKS} are not listed"
+            " one by one"
         )
-    place, masks, offsets, lengths = _columns(dataset, infos, grid)
-    rows, encodings = _encodings(dataset, pipeline, chunk, masks)
-    records = np.zeros(grid.size, dtype=RECORD if int(lengths.max()) < 2**32 else WIDE_RECORD)
-    if len(infos) < grid.size:
+    place = stored.place(dataset, grid)
+    rows, encodings = _encodings(dataset, pipeline, chunk, stored.masks)
+    records = np.zeros(grid.size, dtype=RECORD if int(stored.lengths.max()) < 2**32 else WIDE_RECORD)
+    if len(place) < grid.size:
         records["source"] = MISSING
     records["source"][place] = rows
-    records["length"][place] = lengths
-    records["offset"][place] = offsets
+    records["length"][place] = stored.lengths
+    records["offset"][place] = stored.offsets
     sources = _with_encodings(dataset.file.sources, encodings[1:])
     return dataset.array(grid, encodings[0], ChunkManifest.from_records(records.reshape(grid.grid_shape), sources))
 
@@ -196,45 +198,92 @@ def chunked(dataset: Dataset) -> ManifestArray:
 Column = npt.NDArray[np.int64]
 
 
-def _columns(dataset: Dataset, infos: list[h5d.StoreInfo], grid: ChunkGrid) -> tuple[Column, Column, Column, Column]:
-    """Number in the grid, filter mask, offset and length of every chunk in the file, checked."""
-    starts, masks, offsets, lengths = zip(*infos, strict=True)
-    count, ndim = len(infos), len(dataset.extent)
-    corner = np.fromiter(itertools.chain.from_iterable(starts), dtype=np.int64, count=count * ndim).reshape(count, ndim)
-    index = corner // np.array(grid.chunk_shape[:ndim], dtype=np.int64)
-    shape = grid.grid_shape[:ndim]
-    if (index >= np.array(shape, dtype=np.int64)).any() or (corner < 0).any():
-        raise FormatError(f"a chunk of {dataset.path!r} lies outside its shape {dataset.extent}", url=dataset.file.url)
-    place = np.ravel_multi_index(tuple(index.T), shape).astype(np.int64)
-    columns = [np.fromiter(column, dtype=np.int64, count=count) for column in (masks, offsets, lengths)]
-    if (columns[2] <= 0).any():
-        raise FormatError(f"a chunk of {dataset.path!r} has no bytes", url=dataset.file.url, variable=dataset.path)
-    last = int((columns[1] + columns[2]).argmax())
-    dataset.file.check_range(int(columns[1].min()), 0, dataset.path)
-    dataset.file.check_range(int(columns[1][last]), int(columns[2][last]), dataset.path)
-    _check_user_block(dataset, infos[0])
-    return place, columns[0], columns[1], columns[2]
+@dataclass(frozen=True, eq=False)
+class StoredChunks:
+    """The chunk index of a dataset, as columns.
+
+    Attributes
+    ----------
+    corners
+        The first element of each chunk, in the dataset's dimensions.
+    masks
+        Which filters each chunk skipped; ``None`` where none skipped any.
+    offsets, lengths
+        Where the bytes of each lie in the file.
+    """
+
+    corners: Column
+    masks: Column | None
+    offsets: Column
+    lengths: Column
+
+    def place(self, dataset: Dataset, grid: ChunkGrid) -> Column:
+        """Return the number of each chunk in the grid.
+
+        Raises
+        ------
+        FormatError
+            If one lies outside the dataset, or its bytes outside the file.
+        """
+        ndim = self.corners.shape[1]
+        shape = grid.grid_shape[:ndim]
+        index = self.corners // np.array(grid.chunk_shape[:ndim], dtype=np.int64)
+        if (index >= np.array(shape, dtype=np.int64)).any() or (index < 0).any() or int(self.lengths.min()) <= 0:
+            raise FormatError(
+                f"the chunk index of {dataset.path!r} does not fit its shape {dataset.extent}: the file is corrupt",
+                url=dataset.file.url,
+                variable=dataset.path,
+            )
+        last = int((self.offsets + self.lengths).argmax())
+        dataset.file.check_range(int(self.offsets.min()), 0, dataset.path)
+        dataset.file.check_range(int(self.offsets[last]), int(self.lengths[last]), dataset.path)
+        return np.ravel_multi_index(tuple(index.T), shape).astype(np.int64)
 
 
-def _check_user_block(dataset: Dataset, info: h5d.StoreInfo) -> None:
+def _stored_chunks(dataset: Dataset) -> StoredChunks | None:
+    """Read the chunk index; ``None`` where no chunk was written.
+
+    The library calls back for every chunk, which is most of the time that parsing takes: the callback is a method of a list,
+    which takes the four fields of each chunk one after the other, and NumPy does the rest.
+    """
+    fields: list[Any] = []
+    if math.prod(dataset.shape):
+        dataset.id.chunk_iter(fields.extend)
+    if fields and fields[2] is None:
+        fields = [item for at in range(0, len(fields), 4) if fields[at + 2] is not None for item in fields[at : at + 4]]
+    if not fields:
+        return None
+    offsets = _column(fields, 2)
+    _check_user_block(dataset, fields[0], int(offsets[0]), fields[3])
+    count, ndim = len(offsets), len(dataset.extent)
+    corners = np.fromiter(itertools.chain.from_iterable(fields[0::4]), dtype=np.int64, count=count * ndim)
+    return StoredChunks(
+        corners.reshape(count, ndim), _column(fields, 1) if any(fields[1::4]) else None, offsets, _column(fields, 3)
+    )
+
+
+def _column(fields: list[Any], number: int) -> Column:
+    return np.fromiter(fields[number::4], dtype=np.int64, count=len(fields) // 4)
+
+
+def _check_user_block(dataset: Dataset, corner: tuple[int, ...], offset: int, length: int) -> None:
     """Raise if the library counts chunk addresses from behind a user block, as some releases did."""
     if not dataset.file.user_block:
         return
-    _, data = dataset.id.read_direct_chunk(info.chunk_offset)
-    if dataset.file.reader.read_at(info.byte_offset, info.size) != bytes(data):
+    _, data = dataset.id.read_direct_chunk(corner)
+    if dataset.file.reader.read_at(offset, length) != bytes(data):
         raise UnsupportedFeatureError(
             "this release of the HDF5 library gives wrong addresses in files with a user block; update h5py"
         )
 
 
 def _encodings(
-    dataset: Dataset, pipeline: Sequence[HDF5Filter], chunk: tuple[int, ...], masks: Column
+    dataset: Dataset, pipeline: Sequence[HDF5Filter], chunk: tuple[int, ...], masks: Column | None
 ) -> tuple[Column | int, list[ChunkEncoding]]:
     """Return for every chunk the number of its encoding, and the encodings, the array's own first."""
-    applicable = masks & ((1 << len(pipeline)) - 1)
-    if not applicable.any():
+    if masks is None:
         return 0, [dataset.encoding(pipeline, 0, chunk)]
-    distinct, numbers = np.unique(applicable, return_inverse=True)
+    distinct, numbers = np.unique(masks & ((1 << len(pipeline)) - 1), return_inverse=True)
     encodings: list[ChunkEncoding] = []
     rows = []
     for mask in distinct.tolist():

@@ -60,7 +60,7 @@ class DatasetNode:
     is_scale, is_hidden
         Whether it is a dimension scale, and one that stands for a dimension alone.
     dimension_id, dimension_ids
-        netCDF-4's number of the dimension it stands for, and those of the dimensions it has.
+        Of a scale, netCDF-4's number of the dimension it stands for, and those of the dimensions it has.
     """
 
     file: HDF5File
@@ -194,12 +194,12 @@ class Walk:
         if b"CLASS" in names and _bytes(id, b"CLASS") == b"DIMENSION_SCALE":
             node.is_scale = True
             node.is_hidden = b"NAME" in names and _bytes(id, b"NAME").startswith(HIDDEN_DIMENSION)
+            if b"_Netcdf4Dimid" in names:
+                node.dimension_id = next(iter(_integers(id, b"_Netcdf4Dimid")), None)
+            if b"_Netcdf4Coordinates" in names:
+                node.dimension_ids = tuple(_integers(id, b"_Netcdf4Coordinates"))
         if b"DIMENSION_LIST" in names:
             node.scales = self._scales(file, id)
-        if b"_Netcdf4Dimid" in names:
-            node.dimension_id = next(iter(_integers(id, b"_Netcdf4Dimid")), None)
-        if b"_Netcdf4Coordinates" in names:
-            node.dimension_ids = tuple(_integers(id, b"_Netcdf4Coordinates"))
         return node
 
     def _attribute_report(self, path: str) -> Callable[[str, UnsupportedFeatureError], None]:

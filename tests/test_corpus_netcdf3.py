@@ -48,6 +48,4 @@ def assert_attributes(found, owner) -> None:
     for name, value in found.items():
         expected = owner.getncattr(name)
         if "�" not in str(expected):  # text that is not UTF-8, which we read as Latin-1
-            np.testing.assert_array_equal(
-                np.asarray(value), np.asarray(expected.encode() if isinstance(value, bytes) else expected), err_msg=name
-            )
+            np.testing.assert_array_equal(np.asarray(value), np.asarray(expected), err_msg=name)

@@ -404,3 +404,14 @@ def test_a_scalar_pickles():
     metadata = vc.ArrayMetadata.build(shape=(), chunks=(), dtype="<i4")
     array = vc.ManifestArray(metadata, {"0": {"path": "s3://bucket/a", "offset": 1, "length": 4}})
     assert pickle.loads(pickle.dumps(array)).manifest == array.manifest
+
+
+def test_integers_that_floats_would_round_are_refused():
+    long = vc.ManifestArray(
+        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i8"),
+        {"0": {"path": "s3://1/a", "offset": 0, "length": 16}},
+    )
+    with pytest.raises(UnsupportedFeatureError, match="int64"):
+        long.astype("f8")
+    with pytest.raises(CombineError, match="without loss"):
+        np.concatenate([long, long.with_fill_value_only(), build().astype("f8")])

@@ -115,6 +115,20 @@ def test_every_dtype_is_served(pipeline: str, dtype: Any) -> None:
         check(mixed, np.concatenate([every[:6], every]))
 
 
+@pytest.mark.parametrize("dtype", ["<f8", ">i2", "S3", "<U3", TEXT, "O"], ids=str)
+def test_every_dtype_has_scalars(pipeline: str, dtype: Any) -> None:
+    stored = np.dtype(dtype)
+    value = np.empty((), dtype=some_values(stored).dtype)
+    value[()] = some_values(stored)[3]
+    codecs = {"T": [{"name": "vlen-utf8"}], "O": [{"name": "vlen-bytes"}]}.get(stored.kind)
+    metadata = ArrayMetadata.build(shape=(), chunks=(), dtype=stored, codecs=codecs)
+    array = ManifestArray(metadata, encode_array(value, metadata))
+    assert served(array)[()] == value[()]
+    found = read_values(array, ObjectStoreRegistry())
+    assert found.shape == ()
+    assert found[()] == value[()]
+
+
 @pytest.fixture
 def shelf() -> Shelf:
     return Shelf()

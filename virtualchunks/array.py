@@ -18,7 +18,7 @@ from virtualchunks.errors import ChunkIndexError, ManifestError, UnsupportedFeat
 from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
 from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.metadata import ArrayMetadata, holds
 
 #: Implementations of NumPy's functions on ManifestArrays, by function.
 HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -192,7 +192,7 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         target = in_order(np.dtype(dtype), "=")
         if target == self.dtype:
             return self
-        if not np.can_cast(self.dtype, target, casting="safe") or target.kind in "OT":
+        if not holds(target, self.dtype) or target.kind in "OT":
             raise UnsupportedFeatureError(
                 f"references to {self.dtype} values cannot become {target} without a chance of loss; "
                 "read the values with .virtual.open() and convert those"
@@ -301,8 +301,8 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def _repr_inline_(self, max_width: int) -> str:
         """Return the one line that xarray shows beside a variable."""
-        text = f"ManifestArray<chunks={self._chunks_text()}>"
-        return text if len(text) <= max_width else "ManifestArray<...>"
+        texts = [f"ManifestArray<chunks={self._chunks_text()}>", f"ManifestArray<{self._metadata.grid.size} chunks>"]
+        return next((text for text in texts if len(text) <= max_width), "ManifestArray<...>")
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: a table of facts and a sketch of the chunk grid."""

@@ -17,7 +17,7 @@ from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis
 from virtualchunks.indexing import drop_overhang
 from virtualchunks.manifest import ChunkManifest, concatenate
-from virtualchunks.metadata import MEANING, ArrayMetadata, same_value
+from virtualchunks.metadata import MEANING, ArrayMetadata, holds, same_value
 
 
 def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
@@ -71,7 +71,7 @@ def _of_one_dtype(arrays: list[ManifestArray]) -> list[ManifestArray]:
         target = np.result_type(*dtypes)
     except TypeError as error:
         raise CombineError(f"no dtype holds the values of {sorted(map(str, dtypes))}: {error}") from error
-    if not all(np.can_cast(dtype, target, casting="safe") for dtype in dtypes):
+    if not all(holds(target, dtype) for dtype in dtypes):
         raise CombineError(f"no dtype holds the values of {sorted(map(str, dtypes))} without loss")
     return [array.astype(target) for array in arrays]
 

@@ -235,6 +235,21 @@ class ArrayMetadata:
     __hash__ = None  # type: ignore[assignment]  # attributes are mappings
 
 
+def holds(target: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Return whether every value of `dtype` is a value of `target`.
+
+    NumPy calls it safe to cast 64-bit integers to float64, which rounds those beyond 2**53; here it is not.
+
+    Examples
+    --------
+    >>> holds(np.dtype("f8"), np.dtype("i4")), holds(np.dtype("f8"), np.dtype("i8"))
+    (True, False)
+    """
+    if dtype.kind in "iu" and dtype.itemsize == 8 and target.kind in "fc":
+        return False
+    return np.can_cast(dtype, target, casting="safe")
+
+
 def same_value(one: Any, other: Any) -> bool:
     """Return whether two scalars, sequences or mappings of them are the same, NaN equal to NaN.
 

@@ -11,7 +11,7 @@ import dataclasses
 import importlib.metadata
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -127,6 +127,23 @@ def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | 
         )
     _check_arguments(type(parser), stated)
     return dataclasses.replace(parser, **stated)
+
+
+def leaving_out(parser: Parser, names: Iterable[str]) -> Parser:
+    """Return a parser that leaves out further variables, where it has an argument ``drop_variables``; else the same.
+
+    Parameters
+    ----------
+    parser
+        A parser.
+    names
+        Names of variables.
+    """
+    further = tuple(names)
+    if not further or not dataclasses.is_dataclass(parser) or not hasattr(parser, "drop_variables"):
+        return parser
+    own = parser.drop_variables or ()
+    return dataclasses.replace(parser, drop_variables=(*((own,) if isinstance(own, str) else own), *further))
 
 
 def load_parser(name: str) -> type[Parser]:

@@ -19,11 +19,20 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
 
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
 from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind
-from virtualchunks.urls import as_url, canonical_url, local_path, redact, split
+from virtualchunks.urls import as_url, redact
+from virtualchunks.urls import canonical_url as _canonical_url
+from virtualchunks.urls import local_path as _local_path
+from virtualchunks.urls import split as _split
+
+#: The rules for URLs, remembered: every chunk that is read asks for them, and thousands of chunks have one URL.
+canonical_url = lru_cache(maxsize=4096)(_canonical_url)
+local_path = lru_cache(maxsize=4096)(_local_path)
+split = lru_cache(maxsize=4096)(_split)
 
 
 @runtime_checkable

@@ -99,6 +99,9 @@ class ManifestStore(Store):
 
     Notes
     -----
+    Dimension names are served as they are; xarray opens arrays that have them, and parsers make some up where a file
+    has none.
+
     Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are
     decoded chunk by chunk and served as plain little-endian bytes. Nothing is cached but metadata; there are no
     threads, no event loops and no open files in a store, so that it may be used after a fork and sent to other

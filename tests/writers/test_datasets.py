@@ -35,7 +35,9 @@ def example(folder, start="2000-01-01") -> tuple[xr.Dataset, xr.Dataset]:
     attributes = {"units": "K", "valid_min": np.float32(1)}
     coordinates = ["time", "lon", "area", "station"]
     made = xr.Dataset({"v": (("time", "lon"), array, attributes), **rest}, attrs={"title": "t"}).set_coords(coordinates)
-    plain = xr.Dataset({"v": (("time", "lon"), values, attributes), **rest}, attrs={"title": "t"}).set_coords(coordinates)
+    plain = xr.Dataset({"v": (("time", "lon"), values, attributes), **rest}, attrs={"title": "t"}).set_coords(
+        coordinates
+    )
     return made, plain
 
 
@@ -59,7 +61,7 @@ def test_writing_leaves_the_dataset_as_it_was(tmp_path):
 
 
 def test_the_dimensions_of_the_dataset_count_not_those_of_the_file(tmp_path):
-    array, values = virtual(tmp_path)
+    array, _ = virtual(tmp_path)
     made = xr.Dataset({"v": (("time", "lon"), array)}).rename(time="t").isel(lon=slice(None))
     assert reopened(made, tmp_path)["v"].dims == ("t", "lon")
 
@@ -82,7 +84,9 @@ def test_loaded_variables_are_packed_as_their_encoding_says(tmp_path):
 
 def test_encodings_of_a_target_are_followed():
     made = xr.Dataset({"time": pd.date_range("2000-02-01", periods=2)})
-    metadata = group_from_dataset(made, {"time": {"units": "hours since 2000-01-01", "dtype": np.dtype("i8")}}).arrays["time"]
+    metadata = group_from_dataset(made, {"time": {"units": "hours since 2000-01-01", "dtype": np.dtype("i8")}}).arrays[
+        "time"
+    ]
     assert metadata.metadata.attributes["units"] == "hours since 2000-01-01"
     assert np.frombuffer(metadata.manifest["0"]["data"], "<i8").tolist() == [744, 768]
 

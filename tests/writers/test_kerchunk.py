@@ -4,6 +4,8 @@ import gzip
 import itertools
 import json
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from virtualchunks import Axis, ArrayMetadata, ChunkEncoding, ChunkGrid, ChunkManifest, ManifestArray, ManifestGroup
+from virtualchunks import ArrayMetadata, Axis, ChunkEncoding, ChunkGrid, ChunkManifest, ManifestArray, ManifestGroup
 from virtualchunks.encoding import bytes_codec
 from virtualchunks.errors import (
     FormatError,
@@ -25,7 +27,7 @@ from virtualchunks.errors import (
     WriteError,
 )
 from virtualchunks.inline import encode_array
-from virtualchunks.writers.kerchunk import to_references, write_json, write_parquet
+from virtualchunks.writers.kerchunk import to_references, write_json, write_kerchunk, write_parquet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),  # fsspec reads Parquet with fastparquet
@@ -409,7 +411,7 @@ def test_an_array_that_decodes_in_two_ways_is_refused_with_counts(tmp_path):
     one = on_disk(tmp_path / "a.bin", values, (2,))
     two = on_disk(tmp_path / "b.bin", numbers((6,)), (2,), codecs=[bytes_codec(np.dtype("<i4")), gzip_codec()])
     both = np.concatenate([one, two])
-    with pytest.raises(UnsupportedFeatureError, match="'v' decode in 2 ways .2 as .*, 3 as .*gzip"):
+    with pytest.raises(UnsupportedFeatureError, match=r"'v' decode in 2 ways .2 as .*, 3 as .*gzip"):
         to_references(ManifestGroup({"v": both}))
     refs = to_references(ManifestGroup({"v": both[4:]}))
     np.testing.assert_array_equal(zarr_group(refs)["v"][:], numbers((6,)))
@@ -538,7 +540,7 @@ def test_targets_in_an_object_store(tmp_path):
     write_parquet(group, "memory://m/p", registry={"memory://m": memory})
     with pytest.raises(TargetExistsError):
         write_parquet(group, "memory://m/p", registry={"memory://m": memory}, mode="w-")
-    with pytest.raises(NotGrantedError, match="registry.register"):
+    with pytest.raises(NotGrantedError, match=r"registry\.register"):
         write_json(group, "s3://bucket/refs.json")
 
 
@@ -552,3 +554,89 @@ def test_chunks_of_four_gigabytes_and_more(tmp_path):
     write_parquet(group, tmp_path / "refs.parquet")
     rows = pyarrow.parquet.read_table(tmp_path / "refs.parquet/v/refs.0.parq").to_pylist()
     assert rows == [{"path": "s3://bucket/a.nc", "offset": 1 << 40, "size": 1 << 33, "raw": None}]
+
+
+def test_one_function_for_every_form(tmp_path):
+    dataset = xr.Dataset({"v": ("x", simple(tmp_path).arrays["v"]), "w": ("x", [1.0, 2.0, 3.0, 4.0])})
+    references = write_kerchunk(dataset)
+    assert zarr_group(references)["w"][:].tolist() == [1, 2, 3, 4]
+    for form in ("json", "parquet"):
+        assert write_kerchunk(dataset, tmp_path / f"refs.{form}", form) is None
+        found = opened(str(tmp_path / f"refs.{form}"))
+        np.testing.assert_array_equal(found.v.values, numbers((4,)))
+        np.testing.assert_array_equal(found.w.values, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "yaml"}, "known are 'dict', 'json' and 'parquet'"),
+        ({"format": "json"}, "needs a filepath"),
+        ({"format": "parquet", "filepath": "refs", "zarr_format": 3}, "Zarr v2 metadata only from Parquet"),
+    ],
+)
+def test_arguments_that_contradict_each_other(options, message):
+    with pytest.raises(UnsupportedFeatureError, match=message):
+        write_kerchunk(ManifestGroup(), **options)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from virtualchunks import ArrayMetadata, ChunkManifest, ManifestArray, ManifestGroup
+from virtualchunks.writers.kerchunk import write_kerchunk
+
+form, target, moment = sys.argv[1], sys.argv[2], int(sys.argv[3])
+metadata = ArrayMetadata.build(shape=(9,), chunks=(1,), dtype="<i4", dimension_names=("x",))
+manifest = ChunkManifest.from_arrays(
+    paths=np.full(9, "s3://bucket/new.nc"), offsets=np.arange(9) * 4, lengths=np.full(9, 4)
+)
+calls = 0
+
+def counted(function):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+
+for name in ("fsync", "replace", "rename"):
+    setattr(os, name, counted(getattr(os, name)))
+write_kerchunk(ManifestGroup({"v": ManifestArray(metadata, manifest)}), target, form, record_size=3)
+"""
+
+
+@forms
+def test_a_process_that_is_killed_leaves_the_old_target_or_none_or_the_new(tmp_path, form):
+    old = ManifestGroup({"v": on_disk(tmp_path / "a.bin", numbers((9,)), (1,))})
+    target = tmp_path / f"refs.{form}"
+    outcomes = []
+    for moment in range(1, 20):
+        write_kerchunk(old, target, form, record_size=3)
+        command = [sys.executable, "-c", KILLED, form, str(target), str(moment)]
+        ended = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        outcomes.append(outcome(target))
+        if ended.returncode == 0:
+            break
+    assert ended.returncode == 0
+    assert set(outcomes) <= {"old", "none", "new"}
+    assert (outcomes[0], outcomes[-1]) == ("old", "new")
+
+
+def outcome(target: Path) -> str:
+    """Say whether all references of a target are the old ones, or all the new ones."""
+    if not target.exists():
+        return "none"
+    if target.is_dir():
+        import pyarrow.parquet
+
+        parts = sorted((target / "v").iterdir())
+        paths = {row["path"] for part in parts for row in pyarrow.parquet.read_table(part).to_pylist()}
+        assert (target / ".zmetadata").exists()
+        assert len(parts) == 3
+    else:
+        paths = {ref[0] for ref in json.loads(target.read_text())["refs"].values() if isinstance(ref, list)}
+    assert len(paths) == 1
+    return "new" if paths == {"s3://bucket/new.nc"} else "old"

@@ -102,3 +102,8 @@ def test_rectilinear_chunks(tmp_path):
     expected = xr.concat(months, "time", data_vars="minimal", coords="minimal", compat="override", join="exact")
     xr.testing.assert_identical(opened.compute(), expected)
     xr.testing.assert_identical(cube.virtual.open().isel(time=slice(4, 9)).load(), expected.isel(time=slice(4, 9)))
+
+
+def test_an_unknown_argument(archive: Archive):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'decode_everything'"):
+        xr.open_dataset(archive.paths[0], decode_everything=True, **ENGINE)

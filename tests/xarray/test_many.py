@@ -119,18 +119,33 @@ def test_what_cannot_be_combined_is_refused(archive: Archive):
         opened(archive.paths)
 
 
-def test_no_progress_bar_in_a_pipe(archive: Archive):
-    code = (
-        "import sys, time, virtualchunks as vc; from tests.xarray.toyformat import ToyParser;"
-        "slow = lambda ds: time.sleep(1) or ds;"
-        "vc.open_virtual_mfdataset(sys.argv[1], parser=ToyParser(), preprocess=slow)"
-    )
+SLOW = """
+import sys, time, virtualchunks as vc
+from tests.xarray.toyformat import ToyParser
+slow = lambda ds: time.sleep(1) or ds
+vc.open_virtual_mfdataset(sys.argv[1], parser=ToyParser(), preprocess=slow)
+"""
+
+
+def slowly(archive: Archive, stream: int) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(archive.folder / "[01].toy")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("", "")
+    command = [sys.executable, "-c", SLOW, str(archive.folder / "[01].toy")]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=stream, env=environment, check=True)
+
+
+def test_no_progress_bar_in_a_pipe(archive: Archive):
+    done = slowly(archive, subprocess.PIPE)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_a_progress_bar_on_a_terminal(archive: Archive):
+    termios = pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    done = slowly(archive, theirs)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert done.stdout == b""
+    assert "opening" in shown
+    assert "2/2" in shown

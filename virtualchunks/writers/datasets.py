@@ -35,7 +35,7 @@ Encodings = Mapping[str, Mapping[str, Any]]
 _ATTRIBUTES = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar")
 
 
-def as_group(tree: Any, encodings: Encodings | None = None) -> ManifestGroup:
+def as_group(tree: Any, encodings: Encodings | None = None, *, inherit: bool = False) -> ManifestGroup:
     """Return what a user wants written as a tree of references.
 
     Parameters
@@ -44,6 +44,8 @@ def as_group(tree: Any, encodings: Encodings | None = None) -> ManifestGroup:
         A ManifestGroup, or an xarray Dataset or DataTree.
     encodings
         How to encode loaded variables, by path; by default as their own encoding says.
+    inherit
+        Whether groups of a DataTree repeat the coordinates that they inherit.
 
     Raises
     ------
@@ -56,31 +58,38 @@ def as_group(tree: Any, encodings: Encodings | None = None) -> ManifestGroup:
     if known is not None and isinstance(tree, known.Dataset):
         return group_from_dataset(tree, encodings)
     if known is not None and isinstance(tree, known.DataTree):
-        return group_from_datatree(tree, encodings)
+        return group_from_datatree(tree, encodings, inherit=inherit)
     raise UnsupportedFeatureError(
         f"cannot write a {type(tree).__name__}: expected a ManifestGroup, or an xarray Dataset or DataTree"
     )
 
 
-def group_from_datatree(tree: xarray.DataTree, encodings: Encodings | None = None, path: str = "") -> ManifestGroup:
+def group_from_datatree(
+    tree: xarray.DataTree, encodings: Encodings | None = None, path: str = "", *, inherit: bool = False
+) -> ManifestGroup:
     """Return a DataTree as a tree of references.
 
     Parameters
     ----------
     tree
-        The tree; coordinates that a node inherits stay where they are defined.
+        The tree.
     encodings
         How to encode loaded variables, by path; by default as their own encoding says.
     path
         Path of the tree's root within what is written.
+    inherit
+        Whether groups repeat the coordinates that they inherit, instead of leaving them where they are defined.
 
     Raises
     ------
     UnsupportedFeatureError
         As :func:`group_from_dataset`.
     """
-    own = group_from_dataset(tree.to_dataset(inherit=False), encodings, path)
-    groups = {name: group_from_datatree(child, encodings, _join(path, name)) for name, child in tree.children.items()}
+    own = group_from_dataset(tree.to_dataset(inherit=inherit), encodings, path)
+    groups = {
+        name: group_from_datatree(child, encodings, _join(path, name), inherit=inherit)
+        for name, child in tree.children.items()
+    }
     return ManifestGroup(own.arrays, groups, own.attributes)
 
 
@@ -134,7 +143,8 @@ def _virtual(variable: xarray.Variable, array: ManifestArray) -> ManifestArray:
     encoded = {key: variable.encoding[key] for key in (*_ATTRIBUTES, *CF_RELATED_DATA) if key in variable.encoding}
     attributes = {str(key): value for key, value in {**encoded, **variable.attrs}.items() if value is not None}
     names = tuple(map(str, variable.dims))
-    metadata = array.metadata.replace(dimension_names=names, attributes=attributes)
+    kept = array.metadata.with_meaning(attributes)  # xarray may have dropped the packing on the way
+    metadata = array.metadata.replace(dimension_names=names, attributes=kept)
     return ManifestArray(metadata, array.manifest)
 
 
@@ -181,7 +191,7 @@ def _stored_values(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def in_memory_array(
-    values: npt.NDArray[Any], names: tuple[str, ...], attributes: Mapping[str, Any]
+    values: npt.NDArray[Any], names: tuple[str | None, ...], attributes: Mapping[str, Any]
 ) -> ManifestArray:
     """Return values as an array of one chunk held in memory, in plain little-endian bytes.
 

@@ -82,8 +82,8 @@ def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
     if len(encodings) > 1:
         counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in encodings.items())
         raise UnsupportedFeatureError(
-            f"the chunks of {path!r} decode in {len(encodings)} ways ({counts}), but {target} holds one encoding for each "
-            f"array{_ADVICE}",
+            f"the chunks of {path!r} decode in {len(encodings)} ways ({counts}), but {target} holds one encoding for "
+            f"each array{_ADVICE}",
             variable=path,
         )
     encoding = next(iter(encodings), None)

@@ -1,8 +1,8 @@
 """Targets: where a writer puts files, so that what stood there before is replaced whole or not at all.
 
-A local file or folder is written beside its target under a temporary name, flushed to the disk, and renamed. An object is
-put in one request. Of a folder of objects, the one that makes it readable is removed first and put last, so that readers
-find the old folder, none, or the new one.
+A local file or folder is written beside its target under a temporary name, flushed to the disk, and renamed. An object
+is put in one request. Of a folder of objects, the one that makes it readable is removed first and put last, so that
+readers find the old folder, none, or the new one.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class LocalTarget:
                 if is_own(handle.read()):
                     return
         raise TargetExistsError(
-            f"{self.path} exists and is not a folder of references, so it is not replaced; choose another path or remove it",
+            f"{self.path} exists and is not a folder of references, so it is not replaced; choose another path or "
+            "remove it",
             url=self.url,
         )
 

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.manifest import IN_MEMORY
 from virtualchunks.xarray.dataset import references_of
 from virtualchunks.xarray.reopening import reopen
@@ -134,26 +135,25 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
         Raises
         ------
         UnsupportedFeatureError
-            If Kerchunk cannot hold an array; the message names it, and nothing is written.
-        ValueError
-            If `filepath` and `format` do not go together.
+            If Kerchunk cannot hold an array, or the arguments contradict each other; nothing is written then.
+        WriteError
+            If the target cannot be written; what was there before is untouched.
         """
-        from virtualchunks.writers import kerchunk  # zarr, which it needs, is slow to import
-        from virtualchunks.writers.datasets import as_group
+        from virtualchunks.writers.kerchunk import write_kerchunk  # zarr, which it needs, is slow to import
 
-        if format not in ("dict", "json", "parquet"):
-            raise ValueError(f"format is 'dict', 'json' or 'parquet', not {format!r}")
-        if (filepath is None) != (format == "dict"):
-            need = "returns the references and takes no filepath" if format == "dict" else "needs a filepath"
-            raise ValueError(f"format={format!r} {need}")
-        group = as_group(self._held)
-        if filepath is None:
-            return kerchunk.to_references(group, zarr_format=zarr_format)
-        if format == "json":
-            kerchunk.write_json(group, filepath, zarr_format=zarr_format)
-        else:
-            kerchunk.write_parquet(group, filepath, record_size, categorical_threshold)
-        return None
+        if filepath is not None and format == "dict":
+            raise UnsupportedFeatureError(
+                f"format='dict' returns the references and writes nothing to {os.fspath(filepath)}: to write, pass "
+                "format='json' or format='parquet'"
+            )
+        return write_kerchunk(
+            self._held,
+            filepath,
+            format,
+            record_size=record_size,
+            categorical_threshold=categorical_threshold,
+            zarr_format=zarr_format,
+        )
 
 
 class VirtualDataset(_Virtual[xr.Dataset]):

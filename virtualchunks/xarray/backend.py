@@ -7,7 +7,7 @@ registry, whole chunks at a time, with every object checked against the version 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -80,57 +80,33 @@ class VirtualChunksBackend(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        mask_and_scale: bool | Mapping[str, bool] = True,
-        decode_times: Any = True,
-        concat_characters: bool = True,
-        decode_coords: Any = True,
-        use_cftime: Any = None,
-        decode_timedelta: Any = None,
         group: str | None = None,
         registry: Registry = None,
         parser: Parser | str | None = None,
         strict: bool | None = None,
+        **decoding: Any,
     ) -> xr.Dataset:
         """Open one group of a file; see :func:`xarray.open_dataset` and :func:`virtualchunks.open_virtual_dataset`."""
-        root, granted, source = _opened(filename_or_obj, registry, parser, strict)
-        decoding = dict(
-            zip(
-                DECODING,
-                (mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, decode_timedelta),
-                strict=True,
-            )
-        )
-        return _dataset(subgroup(root, group, source), granted, source, {"drop_variables": drop_variables, **decoding})
+        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables)
+        options = {"drop_variables": drop_variables, **decoding}
+        return _dataset(subgroup(root, group, source), granted, source, options)
 
     def open_groups_as_dict(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        mask_and_scale: bool | Mapping[str, bool] = True,
-        decode_times: Any = True,
-        concat_characters: bool = True,
-        decode_coords: Any = True,
-        use_cftime: Any = None,
-        decode_timedelta: Any = None,
         group: str | None = None,
         registry: Registry = None,
         parser: Parser | str | None = None,
         strict: bool | None = None,
+        **decoding: Any,
     ) -> dict[str, xr.Dataset]:
         """Open every group of a file, by path."""
-        root, granted, source = _opened(filename_or_obj, registry, parser, strict)
-        decoding = dict(
-            zip(
-                DECODING,
-                (mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, decode_timedelta),
-                strict=True,
-            )
-        )
+        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables)
         options = {"drop_variables": drop_variables, **decoding}
-        return {
-            f"/{path}": _dataset(node, granted, source, options) for path, node in subgroup(root, group, source).walk()
-        }
+        nodes = subgroup(root, group, source).walk()
+        return {f"/{path}": _dataset(node, granted, source, options) for path, node in nodes}
 
     def open_datatree(self, filename_or_obj: Any, *, drop_variables: Any = None, **options: Any) -> xr.DataTree:
         """Open every group of a file as a DataTree; see :func:`xarray.open_datatree`."""
@@ -140,7 +116,7 @@ class VirtualChunksBackend(BackendEntrypoint):
 
 
 def _opened(
-    opened: Any, registry: Registry, parser: Parser | str | None, strict: bool | None
+    opened: Any, registry: Registry, parser: Parser | str | None, strict: bool | None, dropped: Any
 ) -> tuple[ManifestGroup, ObjectStoreRegistry, str]:
     """Return the root group, what may be read, and what to call the source."""
     if not isinstance(opened, str | os.PathLike):
@@ -148,7 +124,7 @@ def _opened(
         return opened.group, ObjectStoreRegistry.coerce(granted), type(opened).__name__
     source = as_url(opened)
     granted = granting(registry, source)
-    return open_store(source, granted, parser, strict=strict).group, granted, source
+    return open_store(source, granted, parser, drop_variables=dropped, strict=strict).group, granted, source
 
 
 def _dataset(group: ManifestGroup, registry: ObjectStoreRegistry, source: str, options: dict[str, Any]) -> xr.Dataset:

@@ -195,12 +195,13 @@ def _loaded(
     """Read variables and decode them as xarray does."""
     if not chosen:
         return {}
-    from virtualchunks.reading.values import read_values  # decoding needs zarr, which is slow to import
+    from virtualchunks.reading.together import read_together  # decoding needs zarr, which is slow to import
 
-    stored = {}
-    for name, (dims, array, attributes) in chosen.items():
-        values = read_values(array, registry, name=name)
-        stored[name] = xr.Variable(dims, plain_values(values), attributes)
+    values = read_together({name: array for name, (_, array, _) in chosen.items()}, registry)
+    stored = {
+        name: xr.Variable(dims, plain_values(values[name]), attributes, text_encoding(array.dtype))
+        for name, (dims, array, attributes) in chosen.items()
+    }
     url = next(iter(sources_of(array for _, array, _ in chosen.values())), None)
     return decode_variables(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
 
@@ -208,6 +209,11 @@ def _loaded(
 def plain_values(values: Any) -> Any:
     """Return values as xarray's other backends have them: variable-length strings as objects."""
     return values.astype(object) if values.dtype.kind == "T" else values
+
+
+def text_encoding(dtype: Any) -> dict[str, Any]:
+    """Return the encoding by which xarray's other backends mark text of any length, so that it is decoded alike."""
+    return {"dtype": str} if dtype.kind == "T" else {}
 
 
 def decode_variables(

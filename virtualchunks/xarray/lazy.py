@@ -13,7 +13,7 @@ from xarray.core import indexing
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.xarray.dataset import plain_values
+from virtualchunks.xarray.dataset import plain_values, text_encoding
 
 
 class ReferencedArray(BackendArray):
@@ -71,7 +71,8 @@ def lazy_variable(
         What may be read.
     """
     data = indexing.LazilyIndexedArray(ReferencedArray(array, registry, name))
-    return xr.Variable(dimensions, data, dict(attributes), _chunk_encoding(dimensions, array))
+    encoding = {**text_encoding(array.dtype), **_chunk_encoding(dimensions, array)}
+    return xr.Variable(dimensions, data, dict(attributes), encoding)
 
 
 def _chunk_encoding(dimensions: tuple[Any, ...], array: ManifestArray) -> dict[str, Any]:

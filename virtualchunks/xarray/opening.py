@@ -10,7 +10,7 @@ import xarray as xr
 
 from virtualchunks.errors import FormatError, VirtualChunksError
 from virtualchunks.group import ManifestGroup
-from virtualchunks.parsing import Parser, find_parser
+from virtualchunks.parsing import Parser, find_parser, leaving_out
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import Loadable, group_to_dataset, group_to_datatree
@@ -25,6 +25,7 @@ def open_store(
     registry: Registry = None,
     parser: Parser | str | None = None,
     *,
+    drop_variables: str | Iterable[str] | None = None,
     strict: bool | None = None,
 ) -> ManifestStore:
     """Open a file as a read-only Zarr store of references to its chunks.
@@ -33,6 +34,8 @@ def open_store(
     ----------
     url, registry, parser, strict
         As for :func:`open_virtual_dataset`.
+    drop_variables
+        Names of variables that the parser leaves out, if it can.
 
     Returns
     -------
@@ -46,7 +49,8 @@ def open_store(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    chosen = find_parser(named, granted, parser, strict=strict)
+    dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
+    chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
     try:
         return chosen(named, granted)
     except VirtualChunksError as error:
@@ -129,7 +133,7 @@ def open_virtual_dataset(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(url, granted, parser, strict=strict)
+    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
     dataset = group_to_dataset(
         subgroup(store.group, group, named),
         registry=granted,
@@ -175,7 +179,7 @@ def open_virtual_datatree(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(url, granted, parser, strict=strict)
+    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
     tree = group_to_datatree(
         subgroup(store.group, group, named),
         registry=granted,

@@ -51,7 +51,9 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except VirtualChunksError:
+    except VirtualChunksError as error:
+        if error.variable is None:
+            error.variable = variable
         raise
     except LIBRARY_ERRORS as error:
         cause = _reader_error(error)
@@ -115,8 +117,8 @@ class HDF5File:
         """
         if offset < 0 or offset + length > self.size:
             raise FormatError(
-                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: it is "
-                "truncated or corrupt",
+                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: "
+                "it is truncated or corrupt",
                 url=self.url,
                 variable=variable,
             )
@@ -186,7 +188,9 @@ class HDF5Files:
         path = self.registry.locate(reader.url).path
         try:
             with hdf5_errors(reader.url):
-                opened = h5py.File(reader if path is None else path, "r", **({} if path is None else {"locking": False}))
+                opened = h5py.File(
+                    reader if path is None else path, "r", **({} if path is None else {"locking": False})
+                )
         except FormatError as error:
             raise _not_hdf5(head, reader, error) from error
         if path is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from h5py import h5d, h5g, h5o, h5s
 
@@ -20,6 +20,7 @@ from virtualchunks.errors import (
 )
 from virtualchunks.group import ManifestGroup
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.signatures import format_of
 from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.hdf5.datatypes import element_of
@@ -52,14 +53,28 @@ class HDF5Parser:
 
     Notes
     -----
-    Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the file
-    is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
+    Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the
+    file is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
 
     Examples
     --------
     >>> HDF5Parser(group="/model", drop_variables=["orography"])
     HDF5Parser(group='/model', drop_variables=('orography',), strict=False)
     """
+
+    name: ClassVar[str] = "HDF5 and NetCDF-4"
+    suffixes: ClassVar[tuple[str, ...]] = (
+        ".nc",
+        ".nc4",
+        ".h5",
+        ".hdf5",
+        ".he5",
+        ".h5ad",
+        ".mat",
+        ".cxi",
+        ".nxs",
+        ".loom",
+    )
 
     group: str | None = None
     drop_variables: Iterable[str] | None = ()
@@ -71,6 +86,17 @@ class HDF5Parser:
         names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
         object.__setattr__(self, "drop_variables", names)
         object.__setattr__(self, "_dropped", frozenset(names))
+
+    @classmethod
+    def recognises(cls, head: bytes) -> bool:
+        """Return whether a file that begins so is HDF5, be it behind a user block.
+
+        Examples
+        --------
+        >>> HDF5Parser.recognises(b"\\x89HDF\\r\\n\\x1a\\n" + bytes(8))
+        True
+        """
+        return format_of(head) == "hdf5"
 
     def __call__(self, url: str, registry: Any = None) -> ManifestStore:
         """Parse a file.
@@ -151,9 +177,7 @@ class _Parse:
                 error.url = self._file.url
             raise error
         what = f"the attribute {path.partition('@')[2]!r} of {path.partition('@')[0]!r}" if "@" in path else f"{path!r}"
-        warnings.warn(
-            UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2
-        )
+        warnings.warn(UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2)
 
     def _build(self, node: GroupNode, names: DimensionNames) -> ManifestGroup:
         groups = {name: self._build(group, names) for name, group in node.groups.items()}

@@ -63,8 +63,8 @@ def codecs_v2(encoding: ChunkEncoding, ndim: int, variable: str) -> CodecsV2:
     before, serializer, after = codecs[:place], codecs[place], codecs[place + 1 :]
     if before and in_order(encoding.dtype, "=") != encoding.dtype:
         raise UnsupportedFeatureError(
-            f"{variable!r} is filtered and then stored in the byte order {encoding.dtype.byteorder!r}, which Zarr v2 cannot "
-            f"say{_ADVICE}",
+            f"{variable!r} is filtered and then stored in the byte order {encoding.dtype.byteorder!r}, which Zarr v2 "
+            f"cannot say{_ADVICE}",
             variable=variable,
         )
     middle = _SERIALIZERS[serializer["name"]](serializer)
@@ -79,8 +79,8 @@ def _order(order: Sequence[int], ndim: int, variable: str) -> str:
     if list(order) == list(reversed(range(ndim))):
         return "F"
     raise UnsupportedFeatureError(
-        f"the chunks of {variable!r} are stored with their axes in the order {tuple(order)}; Zarr v2 knows only C and F "
-        f"order{_ADVICE}",
+        f"the chunks of {variable!r} are stored with their axes in the order {tuple(order)}; Zarr v2 knows only C and "
+        f"F order{_ADVICE}",
         variable=variable,
     )
 

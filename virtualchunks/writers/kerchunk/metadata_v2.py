@@ -1,8 +1,9 @@
 """Zarr v2 metadata of an array, as xarray reads it: ``.zarray``, ``.zattrs``, and what missing chunks need.
 
-xarray takes the ``fill_value`` of ``.zarray`` for ``_FillValue``: whatever equals it is masked, and integers become floats.
-So ``fill_value`` is null unless the array has a ``_FillValue``; where a missing chunk must read as anything else than that,
-it is written out as a chunk of the fill value. No value is lost that way, and none is masked that was not.
+xarray takes the ``fill_value`` of ``.zarray`` for ``_FillValue``: whatever equals it is masked, and integers become
+floats. So ``fill_value`` is null unless the array has a ``_FillValue``; where a missing chunk must read as anything
+else than that, it is written out as a chunk of the fill value. No value is lost that way, and none is masked that was
+not.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def array_documents(array: StoredArray) -> ArrayDocuments:
     metadata = array.metadata
     if not metadata.grid.is_regular:
         raise UnsupportedFeatureError(
-            f"{array.path!r} has chunks of unequal lengths (a rectilinear chunk grid), which Zarr v2 cannot hold; write to "
-            "Icechunk, or to JSON with zarr_format=3",
+            f"{array.path!r} has chunks of unequal lengths (a rectilinear chunk grid), which Zarr v2 cannot hold; "
+            "write to Icechunk, or to JSON with zarr_format=3",
             variable=array.path,
         )
     order, filters, compressor = codecs_v2(metadata.encoding, metadata.ndim, array.path)
@@ -82,8 +83,8 @@ def array_documents(array: StoredArray) -> ArrayDocuments:
 def _mask(metadata: ArrayMetadata) -> Any:
     """Return the ``_FillValue`` as a scalar of the array's dtype; ``None`` where there is none, or it is no such value.
 
-    One that is not exactly a value of the dtype, such as -999.9 in double precision for an array of single precision, stays an
-    attribute: xarray masks nothing with it, and would if it were rounded.
+    One that is not exactly a value of the dtype, such as -999.9 in double precision for an array of single precision,
+    stays an attribute: xarray masks nothing with it, and would if it were rounded.
     """
     value = np.asarray(metadata.attributes.get("_FillValue"))
     if value.size != 1 or value.dtype.kind == "O":
@@ -107,9 +108,9 @@ def _for_missing(array: StoredArray, mask: Any) -> tuple[Any, bytes | None]:
     data = encode_block(block, metadata.encoding)
     if count * len(data) > MOST_FILL_BYTES:
         raise LimitExceededError(
-            f"{array.path!r} has {count:,} missing chunks that read as {fill!r}. xarray would mask that value if it were "
-            f"the fill_value of Zarr v2 metadata, and writing them out takes {count * len(data):,} bytes, more than "
-            f"{MOST_FILL_BYTES:,}; write to Icechunk, or to JSON with zarr_format=3",
+            f"{array.path!r} has {count:,} missing chunks that read as {fill!r}. xarray would mask that value if it "
+            f"were the fill_value of Zarr v2 metadata, and writing them out takes {count * len(data):,} bytes, more "
+            f"than {MOST_FILL_BYTES:,}; write to Icechunk, or to JSON with zarr_format=3",
             variable=array.path,
         )
     return mask, data

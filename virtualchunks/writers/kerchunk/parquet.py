@@ -1,8 +1,8 @@
 """Kerchunk references as a folder of Parquet files, in the layout that fsspec's ``LazyReferenceMapper`` reads.
 
-The folder holds ``.zmetadata``, with all metadata documents, and for each array ``refs.0.parq``, ``refs.1.parq`` …, each with
-the references of `record_size` consecutive chunks in C order: columns ``path``, ``offset``, ``size`` and ``raw``, of which
-``raw`` holds the bytes of chunks in memory. A row without path and without bytes is a missing chunk.
+The folder holds ``.zmetadata``, with all metadata documents, and for each array ``refs.0.parq``, ``refs.1.parq`` …,
+each with the references of `record_size` consecutive chunks in C order: columns ``path``, ``offset``, ``size`` and
+``raw``, of which ``raw`` holds the bytes of chunks in memory. A row without path and without bytes is a missing chunk.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def write_parquet(
 
     Notes
     -----
-    ``xarray.open_dataset(target, engine="kerchunk")`` reads the folder. fsspec cannot guess where the references of a tree
-    with groups below its root lead; tell it: ``storage_options={"remote_protocol": "s3"}`` (or ``"file"``, ``"https"``).
+    ``xarray.open_dataset(target, engine="kerchunk")`` reads the folder. fsspec cannot guess where the references of a
+    tree with groups below its root lead; tell it: ``storage_options={"remote_protocol": "s3"}`` (or ``"file"``,
+    ``"https"``).
     """
     if record_size < 1:
         raise FormatError(f"record_size must be at least 1, found {record_size}")

@@ -21,6 +21,7 @@ TYPES = {
     "f4": "Float32",
     "f8": "Float64",
 }
+PADDINGS = {h5py.h5t.STR_NULLTERM: "null_term", h5py.h5t.STR_NULLPAD: "null_pad", h5py.h5t.STR_SPACEPAD: "space_pad"}
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 307: "bzip2", 32015: "zstd"}
 
 
@@ -86,7 +87,11 @@ class Describe:
             scales = item.dims[axis].values()
             path = scales[0].name if scales else item.name if item.is_scale else None
             dimensions += f'<Dim size="{size}"/>' if path is None else f"<Dim name={quoteattr(path)}/>"
-        return self.typed(name, item.dtype, dimensions + self.attributes(item) + self.storage(item))
+        text = self.typed(name, item.dtype, dimensions + self.attributes(item) + self.storage(item))
+        if item.dtype.kind == "S":
+            pad = PADDINGS[item.id.get_type().get_strpad()]
+            return text.replace('pad="null_pad"', f'pad="{pad}"')
+        return text
 
     def typed(self, name: str, dtype: np.dtype[Any], inner: str) -> str:
         extra = ""

@@ -16,12 +16,16 @@ from dmrppwriter import Describe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rangeserver import RangeServer
+from registeredcodec import ensure_registered
 
+from virtualchunks.codecs import text_padding
 from virtualchunks.errors import NotGrantedError
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.testing.parsers import ParserTests
 from virtualchunks_parsers.dmrpp import DMRPPParser
+
+ensure_registered(text_padding.NAME, text_padding.TextPadding)
 
 
 def unpacked(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -97,6 +101,12 @@ def write_everything(path: Path) -> Path:
         file.create_dataset("text", data=np.array([b"one", b"three", b""], "S5"))
         file.create_dataset("texts", data=np.array([b"one", b"three", b""] * 4, "S5"), chunks=(5,), compression="gzip")
         file.create_dataset("empty", shape=(0, 3), dtype="<i2", maxshape=(None, 3), chunks=(2, 3))
+        for pad in (h5py.h5t.STR_NULLTERM, h5py.h5t.STR_SPACEPAD):
+            kind = h5py.h5t.C_S1.copy()
+            kind.set_size(4)
+            kind.set_strpad(pad)
+            made = h5py.h5d.create(file.id, f"padded_{pad}".encode(), kind, h5py.h5s.create_simple((3,)))
+            made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array([b"ab  ", b"a\0b", b"abcd"], "S4"), mtype=kind)
         pair = np.zeros(7, dtype=[("a", "<i4"), ("b", "<f8"), ("c", "<i2", (3,))])
         pair["a"], pair["b"], pair["c"] = np.arange(7), np.arange(7) / 3, np.arange(21).reshape(7, 3)
         file.create_dataset("pairs", data=pair, chunks=(3,), compression="gzip", shuffle=True)

@@ -16,6 +16,8 @@ from virtualchunks.errors import UnsupportedFeatureError
 
 #: netCDF's fill values of floats (``NC_FILL_FLOAT``, ``NC_FILL_DOUBLE``).
 NETCDF = 9.969209968386869e36
+#: Digits that the writers of documents print, zeros at the end left out.
+FEWEST_DIGITS = 6
 _NUMBER = re.compile(r"[+-]?([0-9]*)\.?([0-9]*)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -58,7 +60,7 @@ def _number(text: str, dtype: np.dtype[Any], attribute: Any) -> Any:
         return np.array(int(text), dtype=dtype)[()]
     digits = _NUMBER.fullmatch(text)
     if digits is not None:
-        count = max(1, len((digits[1] + digits[2]).lstrip("0")))
+        count = max(FEWEST_DIGITS, len((digits[1] + digits[2]).lstrip("0")))
         for meant in (attribute, NETCDF):
             if isinstance(meant, float) and float(f"{meant:.{count - 1}e}") == float(text):
                 return np.array(meant, dtype=dtype)[()]

@@ -40,8 +40,9 @@ def compact(variable: Variable, element: Element) -> ManifestArray:
     """Return the array of a variable whose bytes stand in the document, in base64."""
     raw = _decoded(variable, element)
     fixed = variable.element.first("dmrpp:FixedLengthStringArray")
-    if fixed is not None:
-        return _of_bytes(variable, fixed_length_dtype(variable, fixed), raw)
+    if fixed is not None and variable.is_text:
+        dtype = fixed_length_dtype(variable, fixed)
+        return _of_bytes(variable, dtype, _repadded(raw, dtype.itemsize, fixed.attributes.get("pad")))
     if variable.dtype is not None:
         return _of_bytes(variable, variable.dtype, raw)
     if variable.shape:
@@ -84,6 +85,16 @@ def variable_text(variable: Variable, element: Element) -> ManifestArray:
 def special_structure(variable: Variable, element: Element) -> ManifestArray:
     """Refuse structures with text in them, which stand in the document in a form of their own."""
     raise UnsupportedFeatureError("a structure with text in it (specialstructuredata), which no Zarr data type has")
+
+
+def _repadded(raw: bytes, length: int, pad: str | None) -> bytes:
+    """Return texts of one length padded with NUL, however they were."""
+    texts = [raw[start : start + length] for start in range(0, len(raw), length)]
+    if pad == "null_term":
+        texts = [text.partition(b"\0")[0].ljust(len(text), b"\0") for text in texts]
+    if pad == "space_pad":
+        texts = [text.rstrip(b" ").ljust(len(text), b"\0") for text in texts]
+    return b"".join(texts)
 
 
 def _value(variable: Variable, element: Element, budget: int) -> str:

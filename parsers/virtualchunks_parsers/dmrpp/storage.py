@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.encoding import ChunkEncoding, bytes_codec, in_order
+from virtualchunks.encoding import ChunkEncoding, Codec, bytes_codec, in_order
 from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
 from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.manifest import MISSING, RECORD, WIDE_RECORD, ChunkManifest
@@ -39,6 +39,8 @@ LONGEST_TEXT = 1 << 24
 FILTERS = {"shuffle": 2, "deflate": 1, "fletcher32": 3, "bzip2": 307, "zstd": 32015}
 #: The order in which the writers of documents without a version applied filters, whatever order they wrote.
 OLD_ORDER = ("shuffle", "deflate", "fletcher32")
+#: Paddings of text, and whether NumPy pads so too.
+PADDINGS = {"null_pad": True, "not_set": True, "null_term": False, "space_pad": False}
 BYTE_ORDERS: Mapping[str, Literal["<", ">"]] = {"LE": "<", "BE": ">"}
 
 
@@ -90,7 +92,17 @@ class Storage:
             values = {"shuffle": (self.dtype.itemsize,), "deflate": tuple(levels[:1])}.get(name, ())
             pipeline.append(HDF5Filter(FILTERS[name], 0, values, name))
         codecs = filter_codecs(pipeline, dtype=self.dtype, chunk_shape=self.grid.chunk_shape, mask=mask)
-        return ChunkEncoding(self.dtype, (bytes_codec(self.dtype), *codecs))
+        return ChunkEncoding(self.dtype, (bytes_codec(self.dtype), *self.padding, *codecs))
+
+    @property
+    def padding(self) -> tuple[Codec, ...]:
+        """The codec of text that is padded otherwise than NumPy pads it."""
+        fixed = self.variable.element.first("dmrpp:FixedLengthStringArray")
+        pad = "null_pad" if fixed is None else fixed.attributes.get("pad", "not_set")
+        if pad not in PADDINGS:
+            raise UnsupportedFeatureError(f"text padded with {pad!r}; known are {', '.join(PADDINGS)}")
+        as_stored = PADDINGS[pad] or (pad == "null_term" and self.dtype.itemsize == 1)
+        return () if as_stored else ({"name": "virtualchunks.text_padding", "configuration": {"pad": pad}},)
 
 
 def stored_array(variable: Variable, element: Element, files: DataFiles, *, versioned: bool) -> ManifestArray:
@@ -194,10 +206,13 @@ def _grid(variable: Variable, element: Element) -> ChunkGrid:
 def _chunked(storage: Storage, files: DataFiles) -> ManifestArray:
     chunks, grid = _joined(storage.chunks), storage.grid
     if not math.prod(storage.variable.shape):
+        if len(chunks):
+            raise storage.variable.corrupt(f"{len(chunks)} chunks of an array of shape {storage.variable.shape}")
         return _array(storage, storage.encoding(0), ChunkManifest.missing(grid.grid_shape))
     fill = _required_fill(storage) if len(chunks) < grid.size else _optional_fill(storage)
     if not len(chunks):
-        return _array(storage, ChunkEncoding.plain(storage.dtype), ChunkManifest.missing(grid.grid_shape), fill)
+        plain = ChunkEncoding.plain(storage.dtype)
+        return _array(storage, plain, ChunkManifest.missing(grid.grid_shape), fill)
     if grid.size > MOST_CHUNKS:
         raise LimitExceededError(f"a grid of {grid.size} chunks, of which some are stored; at most {MOST_CHUNKS}")
     place = _places(storage, chunks)
@@ -348,8 +363,8 @@ def _linked(storage: Storage, files: DataFiles) -> ManifestArray:
         If blocks end within rows, or are compressed.
     """
     chunks, variable = storage.chunks, storage.variable
-    if storage.filters:
-        raise UnsupportedFeatureError("compressed data in linked blocks; a chunk is one run of bytes")
+    if storage.filters or storage.padding:
+        raise UnsupportedFeatureError("filtered data in linked blocks; a chunk is one run of bytes")
     lengths = _runs(chunks)
     total = math.prod(variable.shape) * storage.dtype.itemsize
     if int(lengths[1].sum()) != total or not total:

@@ -534,6 +534,15 @@ def test_names_are_there_and_unique(folder: Path) -> None:
         DMRPPParser(group="/h").parse(str(write(folder, '<Group name="g"/>')))
 
 
+def test_names_that_zarr_does_not_have_are_left_out(folder: Path) -> None:
+    one = '<Int16 name="{}"><dmrpp:chunk offset="0" nBytes="2"/></Int16>'
+    path = write(folder, one.format("a/b") + f'<Group name="..">{one.format("v")}</Group>' + one.format("w"))
+    with pytest.warns(UnsupportedArrayWarning) as caught:
+        tree = DMRPPParser().parse(str(path))
+    assert [name for name, _ in tree.walk_arrays()] == ["w"]
+    assert [str(warning.message).partition(" of ")[0] for warning in caught] == ["'/..'", "'/a/b'"]
+
+
 def test_every_prefix_of_a_document_is_refused(folder: Path) -> None:
     whole = document(short('<dmrpp:chunk offset="8" nBytes="8"/>')).rstrip().encode()
     path = folder / "a.h5.dmrpp"

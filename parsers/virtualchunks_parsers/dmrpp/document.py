@@ -246,25 +246,32 @@ class _Builder:
         chunks.lengths.append(length)
         chunks.masks.append(self._number(attributes, "fm", 0))
         chunks.blocks.append(self._number(attributes, "LinkedBlockIndex", -1))
-        chunks.hrefs.append(chunks.urls.setdefault(attributes.get("href") or None, len(chunks.urls)))
+        href = attributes.get("href")
+        chunks.hrefs.append(chunks.urls.setdefault(href, len(chunks.urls)) if href else 0)
         self._position(chunks, attributes.get("chunkPositionInArray", ""))
 
     def _position(self, chunks: Chunks, text: str) -> None:
-        found = POSITION.fullmatch(text)
-        if found is None:
-            raise self.problem(f"the chunk position {text[:80]!r}, expected one such as '[0,50]'")
-        indices = [int(number) for number in re.split(r"[\s,]+", found[1])] if found[1] else []
+        parts = text[1:-1].split(",") if text.startswith("[") and text.endswith("]") else []
+        if not (parts and text.isascii() and all(map(str.isdigit, parts))):
+            found = POSITION.fullmatch(text)
+            if found is None:
+                raise self.problem(f"the chunk position {text[:80]!r}, expected one such as '[0,50]'")
+            parts = re.split(r"[\s,]+", found[1]) if found[1] else []
         if chunks.rank == -1:
-            chunks.rank = len(indices)
-        if len(indices) != chunks.rank or any(index > LARGEST for index in indices):
+            chunks.rank = len(parts)
+        indices = list(map(int, parts)) if max(map(len, parts), default=0) < 20 else [LARGEST + 1]
+        if len(indices) != chunks.rank or max(indices, default=0) > LARGEST:
             raise self.problem(f"the chunk position {text[:80]!r}, expected {chunks.rank} numbers as in those before")
         chunks.positions.extend(indices)
 
     def _number(self, attributes: Mapping[str, str], name: str, default: int | None = None) -> int:
         text = attributes.get(name)
-        if text is None and default is not None:
-            return default
-        if text is None or NUMBER.fullmatch(text.strip()) is None or int(text) > LARGEST:
-            found = "none" if text is None else repr(text[:40])
-            raise self.problem(f"a chunk needs {name}, a whole number of at most 2**63 - 1; found {found}")
+        if text is None:
+            if default is not None:
+                return default
+            raise self.problem(f"a chunk needs {name}, a whole number of at most 2**63 - 1; found none")
+        if text.isascii() and text.isdigit() and len(text) < 19:
+            return int(text)
+        if NUMBER.fullmatch(text.strip()) is None or int(text) > LARGEST:
+            raise self.problem(f"a chunk needs {name}, a whole number of at most 2**63 - 1; found {text[:40]!r}")
         return int(text)

@@ -196,7 +196,13 @@ class _Parse:
             name = name_of(child, self._url)
             if name in groups:
                 raise FormatError(f"two groups {scope.groups[name].path!r}", url=self._url)
-            if not self._omissions.drops(scope.groups[name].path):
+            if self._omissions.drops(scope.groups[name].path):
+                continue
+            try:
+                ManifestGroup(groups={name: ManifestGroup()})
+            except ManifestError as error:
+                self._omissions.leave_out(scope.groups[name].path, error)
+            else:
                 groups[name] = self._group(child, scope.groups[name])
         arrays: dict[str, ManifestArray] = {}
         for child in element.of(*VARIABLES):

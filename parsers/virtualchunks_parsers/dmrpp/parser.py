@@ -88,16 +88,18 @@ class DMRPPParser:
     suffixes: ClassVar[tuple[str, ...]] = (".dmrpp",)
     reads: ClassVar[tuple[str, ...]] = (
         "groups, shared and anonymous dimensions, attributes and containers of attributes",
-        "integers and floats in both byte orders, enumerations, text of one length, packed structures",
-        f"chunks with the filters {', '.join(FILTERS)} in any order and number, per-chunk filter masks",
-        "contiguous data, chunks that were never stored (fillValue), compact and missingdata, vlsa",
-        "data files by href, of the document or of each chunk, through the registry",
-        "linked blocks that end where rows end",
+        "numbers in both byte orders, enumerations, text of fixed length with any padding, packed structures",
+        f"chunks: a reference for each, with the filters {', '.join(FILTERS)} in any order and number, and filter masks",
+        "contiguous data and scalars: one reference",
+        "chunks that were never stored, as fillValue",
+        "compact, missingdata and vlsa: kept in memory",
+        "data files by href of the document or of a chunk, or beside the document; the registry has to grant each",
+        "linked blocks: a reference for each, where they end as rows end",
     )
     refuses: ClassVar[tuple[str, ...]] = (
-        "documents with a document type declaration",
+        "documents with a document type declaration, and so with entities",
         "text of variable length in the heap of the data file, opaque values, sequences",
-        "structures with gaps or with text (specialstructuredata)",
+        "structures with gaps between their fields, or with text (specialstructuredata)",
         "chunks in linked blocks that lie apart: a chunk is one run of bytes",
         "chunks that were never stored where no fillValue is stated",
     )

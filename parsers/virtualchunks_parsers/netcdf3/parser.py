@@ -60,9 +60,11 @@ class NetCDF3Parser:
     suffixes: ClassVar[tuple[str, ...]] = (".nc", ".cdf", ".nc3", ".netcdf")
     reads: ClassVar[tuple[str, ...]] = (
         "CDF-1 (classic), CDF-2 (64-bit offset) and CDF-5 (64-bit data)",
-        "fixed and record variables, a single record variable without padding",
+        "fixed variables: one reference",
+        "record variables: a reference for each record, or one for all where a variable is alone in having records",
         "streamed files, whose number of records follows from their size",
-        "all types of variables and attributes, text in UTF-8 or Latin-1",
+        "characters as single bytes with the dimension of their length, which xarray joins to strings",
+        "all types of variables and attributes; names and text in UTF-8, or else Latin-1",
     )
     refuses: ClassVar[tuple[str, ...]] = (
         "truncated files: other readers show zeros where values are missing",

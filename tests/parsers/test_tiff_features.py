@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -96,6 +98,15 @@ def test_utm_zones_are_transverse_mercator(tmp_path: Path) -> None:
     assert attributes["longitude_of_central_meridian"] == 15
     assert attributes["false_northing"] == 1e7
     assert attributes["ProjectedCRSGeoKey"] == 32733
+
+
+def test_wkt_comes_from_pyproj_where_that_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no dependency, and is not imported for this."""
+    made = SimpleNamespace(to_cf=lambda: {"crs_wkt": "GEOGCRS[…]", "grid_mapping_name": "latitude_longitude"})
+    fake = SimpleNamespace(CRS=SimpleNamespace(from_epsg=lambda code: made if code == 4326 else None))
+    monkeypatch.setitem(sys.modules, "pyproj", cast("Any", fake))
+    attributes = parse(one(tmp_path / "a.tif", {GEOKEYS: geokeys((1024, 2), (2048, 4326))})).arrays["spatial_ref"]
+    assert attributes.metadata.attributes["crs_wkt"] == "GEOGCRS[…]"
 
 
 def test_keys_of_doubles_and_text(tmp_path: Path) -> None:
@@ -306,6 +317,8 @@ def test_claims_beyond_the_file_are_refused_at_once(tmp_path: Path) -> None:
         parse(one(tmp_path / "a.tif", {256: 2**30, 257: 2**30}, rows=1))
     with pytest.raises(LimitExceededError, match="4 GiB"):
         parse(one(tmp_path / "b.tif", {}, tile_width=2**20, tile_length=2**20))
+    with pytest.raises(LimitExceededError, match="far larger"):
+        parse(one(tmp_path / "d.tif", {}, tile_width=2**13, tile_length=2**14))
     with pytest.raises(FormatError, match="truncated"):
         parse(one(tmp_path / "c.tif", {273: [2**31]}))
 

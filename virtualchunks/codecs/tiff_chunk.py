@@ -78,8 +78,8 @@ class SampleLayout:
     Examples
     --------
     >>> layout = SampleLayout(compression=1, bits=12, sample_format=1, width=2, samples=1, endian="little")
-    >>> layout.decode(bytes([0x12, 0x34, 0x56]), 2)
-    array([291, 1110], dtype=uint16)
+    >>> layout.decode(bytes([0x12, 0x34, 0x56]), 2).tolist()
+    [291, 1110]
     """
 
     compression: int

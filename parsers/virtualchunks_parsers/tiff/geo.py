@@ -344,6 +344,6 @@ def _described(code: int) -> dict[str, Any]:
         return {}
     try:
         known = pyproj.CRS.from_epsg(code).to_cf()
-    except pyproj.exceptions.CRSError:
+    except RuntimeError:  # pyproj's errors are RuntimeErrors; an unknown code is one
         return {}
     return {**known, "spatial_ref": known["crs_wkt"]}

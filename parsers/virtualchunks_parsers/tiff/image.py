@@ -74,6 +74,8 @@ JPEG = frozenset({7, 34892})
 RGB, YCBCR = 2, 6
 #: Bytes of samples in one chunk, and chunks of one image.
 LARGEST_CHUNK, MOST_CHUNKS = 1 << 32, 100_000_000
+#: Bytes of a tile that exceeds its image.
+LARGEST_PADDED = 64 << 20
 #: Rows of adjacent strips are cut anew into chunks of about this size.
 RECUT = 4 << 20
 
@@ -306,8 +308,13 @@ class Image:
         if min(rows, columns, planes) < 1 or max(rows, columns, planes) >= 1 << 31:
             raise FormatError(f"tiles of {columns} × {rows} pixels")
         together = 1 if self.is_planar else self.samples
-        if rows * columns * planes * together * max(self.dtype.itemsize, 1) > LARGEST_CHUNK:
+        nbytes = rows * columns * planes * together * self.dtype.itemsize
+        if nbytes > LARGEST_CHUNK:
             raise LimitExceededError(f"a strip or tile of {columns} × {rows} pixels takes more than 4 GiB")
+        if nbytes > max(LARGEST_PADDED, 4 * math.prod(self.shape) * self.dtype.itemsize):
+            raise LimitExceededError(
+                f"a tile of {columns} × {rows} pixels, far larger than the image of {self.width} × {self.height}"
+            )
         counts = [
             -(-size // chunk) for size, chunk in ((self.height, rows), (self.width, columns), (self.depth, planes))
         ]

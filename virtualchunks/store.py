@@ -181,7 +181,9 @@ class ManifestStore(Store):
     def _group_at(self, path: str) -> ManifestGroup:
         groups = dict(self._group.walk())
         if path.strip("/") not in groups:
-            raise FormatError(f"the store has no group {path!r}; its groups are {', '.join(filter(None, groups)) or '/'}")
+            raise FormatError(
+                f"the store has no group {path!r}; its groups are {', '.join(filter(None, groups)) or '/'}"
+            )
         return groups[path.strip("/")]
 
     # Keys

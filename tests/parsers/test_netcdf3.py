@@ -23,6 +23,7 @@ from netcdf3writer import Classic
 from netcdfreader import IsolatedReader, netcdf_values
 from rangeserver import RangeServer
 
+import virtualchunks as vc
 from virtualchunks.errors import (
     FormatError,
     LimitExceededError,
@@ -276,6 +277,21 @@ def test_xarray_opens_the_store_as_it_opens_the_file(version: int, tmp_path: Pat
         xr.testing.assert_equal(found.load(), expected.load())
         assert found.packed.dtype.kind == expected.packed.dtype.kind == "f"
         assert found.label.dtype == expected.label.dtype
+
+
+def test_files_of_months_become_one_cube(tmp_path: Path) -> None:
+    paths = []
+    for number, days in enumerate((31, 28, 31)):
+        paths.append(tmp_path / f"{number}.nc")
+        time = xr.date_range(f"2001-0{number + 1}-01", periods=days)
+        values = np.arange(days * 6, dtype="f4").reshape(days, 2, 3) + number
+        made = xr.Dataset({"tas": (("time", "y", "x"), values)}, coords={"time": time})
+        made.to_netcdf(paths[-1], engine="netcdf4", format="NETCDF3_64BIT", unlimited_dims=["time"])
+    how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+    virtual = xr.concat([vc.open_virtual_dataset(path, parser=NetCDF3Parser()) for path in paths], "time", **how)
+    expected = xr.concat([xr.load_dataset(path, engine="netcdf4") for path in paths], "time", **how)
+    assert virtual.tas.data.metadata.chunks == (1, 2, 3)
+    xr.testing.assert_identical(virtual.virtual.open().load(), expected)
 
 
 # ----------------------------------------------------------------------------------------------------- what is refused

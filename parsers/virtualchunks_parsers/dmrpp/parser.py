@@ -89,7 +89,7 @@ class DMRPPParser:
     reads: ClassVar[tuple[str, ...]] = (
         "groups, shared and anonymous dimensions, attributes and containers of attributes",
         "numbers in both byte orders, enumerations, text of fixed length with any padding, packed structures",
-        f"chunks: a reference for each, with the filters {', '.join(FILTERS)} in any order and number, and filter masks",
+        f"chunks: a reference for each, with the filters {', '.join(FILTERS)} in any order, and filter masks",
         "contiguous data and scalars: one reference",
         "chunks that were never stored, as fillValue",
         "compact, missingdata and vlsa: kept in memory",

@@ -83,7 +83,9 @@ class Shelf:
 
 def padded(block: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
     """Return a block with something in its overhang that must never be read."""
-    whole = np.full(tuple(shape), np.ones((), dtype=block.dtype)[()] if block.dtype.kind != "T" else "never", block.dtype)
+    whole = np.full(
+        tuple(shape), np.ones((), dtype=block.dtype)[()] if block.dtype.kind != "T" else "never", block.dtype
+    )
     whole[tuple(slice(0, length) for length in block.shape)] = block
     return whole
 
@@ -122,7 +124,9 @@ def stored_arrays(
     dtype = np.dtype(draw(st.sampled_from(dtypes)))
     order = draw(st.permutations(range(grid.ndim)))
     shuffled = {"name": "numcodecs.shuffle", "configuration": {"elementsize": dtype.itemsize}}
-    encoding = plain(dtype, draw(st.sampled_from((*COMPRESSORS, (shuffled, GZIP)))), order if draw(st.booleans()) else ())
+    encoding = plain(
+        dtype, draw(st.sampled_from((*COMPRESSORS, (shuffled, GZIP)))), order if draw(st.booleans()) else ()
+    )
     if draw(st.integers(0, 4)) == 0:
         largest = [int(axis.nominal.max(initial=1)) for axis in grid.axes]
         encoding = replace(encoding, shape=tuple(length + draw(st.integers(0, 1)) for length in largest))

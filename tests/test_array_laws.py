@@ -261,8 +261,12 @@ def test_what_is_missing_inside_chunks_is_not_known():
     assert unknown.shape == (6,)
     assert not np.asarray(unknown).any()
     assert bool(((array == array) | (unknown & unknown)).all())
-    with pytest.raises(VirtualArrayError, match="not known without reading"):
-        np.invert(unknown)
+    for ask in (np.sum, np.count_nonzero, np.invert, lambda present: np.where(present, array, 0)):
+        with pytest.raises(VirtualArrayError, match="not known without reading"):
+            ask(~unknown)
+    assert np.where(~unknown, array, array) is array
+    with pytest.raises(VirtualArrayError, match="holds references only"):
+        array + 1
     with pytest.raises(VirtualArrayError):
         np.where(unknown, array, 0)
 
@@ -386,3 +390,28 @@ def test_full_like_holds_no_references():
     assert len(empty.manifest) == 0
     assert empty.metadata.fill_value == 7.0
     assert np.full_like(build(), 3, dtype="i2").dtype == np.dtype("i2")
+
+
+def test_integers_are_never_missing():
+    array = build()
+    mask = np.full_like(array, False, dtype=bool)
+    assert not np.asarray(mask).any()
+    assert np.asarray(~mask).all()
+    assert np.asarray(mask & mask).shape == array.shape
+
+
+def test_a_scalar_pickles():
+    metadata = vc.ArrayMetadata.build(shape=(), chunks=(), dtype="<i4")
+    array = vc.ManifestArray(metadata, {"0": {"path": "s3://bucket/a", "offset": 1, "length": 4}})
+    assert pickle.loads(pickle.dumps(array)).manifest == array.manifest
+
+
+def test_integers_that_floats_would_round_are_refused():
+    long = vc.ManifestArray(
+        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i8"),
+        {"0": {"path": "s3://1/a", "offset": 0, "length": 16}},
+    )
+    with pytest.raises(UnsupportedFeatureError, match="int64"):
+        long.astype("f8")
+    with pytest.raises(CombineError, match="without loss"):
+        np.concatenate([long, long.with_fill_value_only(), build().astype("f8")])

@@ -6,18 +6,29 @@ The class holds metadata and a manifest and answers questions about shape; NumPy
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.errors import ChunkIndexError, ManifestError, UnsupportedFeatureError, VirtualArrayError
+from virtualchunks.encoding import in_order
+from virtualchunks.errors import (
+    ChunkIndexError,
+    ManifestError,
+    UnsupportedFeatureError,
+    VirtualArrayError,
+    VirtualChunksError,
+)
 from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
 from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.metadata import ArrayMetadata, holds
+
+if TYPE_CHECKING:
+    import xarray
 
 #: Implementations of NumPy's functions on ManifestArrays, by function.
 HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -25,7 +36,7 @@ HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
 HANDLED_UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
 
 
-class ManifestArray:
+class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array whose chunks are references to bytes elsewhere.
 
     Parameters
@@ -137,7 +148,7 @@ class ManifestArray:
         """Whether some chunks decode unlike others, or to another dtype, so that stores must transcode them."""
         metadata, manifest = self._parts
         own, grid, ids = metadata.encoding, metadata.grid, manifest.sources.encoding_ids
-        if own.dtype.newbyteorder("=") != metadata.dtype:
+        if in_order(own.dtype, "=") != metadata.dtype:
             return True
         if own.shape is not None and not (grid.is_regular and own.shape == grid.chunk_shape):
             return True
@@ -161,7 +172,10 @@ class ManifestArray:
         ChunkIndexError
             If the selection cuts through a chunk; the message names the nearest selection that does not.
         """
-        parts, pending = select(self._parts, key)
+        try:
+            parts, pending = select(self._parts, key)
+        except VirtualChunksError as error:
+            raise self._placed(error) from error.__cause__
         return (ReindexedArray if pending else ManifestArray)._of(parts)
 
     def transpose(self, *axes: Any) -> ManifestArray:
@@ -188,16 +202,16 @@ class ManifestArray:
         UnsupportedFeatureError
             If the conversion could change values.
         """
-        target = np.dtype(dtype)
-        if target.newbyteorder("=") == self.dtype:
+        target = in_order(np.dtype(dtype), "=")
+        if target == self.dtype:
             return self
-        if not np.can_cast(self.dtype, target, casting="safe") or target.kind in "OT":
+        if not holds(target, self.dtype) or target.kind in "OT":
             raise UnsupportedFeatureError(
                 f"references to {self.dtype} values cannot become {target} without a chance of loss; "
                 "read the values with .virtual.open() and convert those"
             )
         fill = np.asarray(self._metadata.fill_value).astype(target)[()]
-        return type(self)._of((self._metadata.replace(dtype=target.newbyteorder("="), fill_value=fill), self._manifest))
+        return type(self)._of((self._metadata.replace(dtype=target, fill_value=fill), self._manifest))
 
     def subchunk(self, sizes: Mapping[int | str, int]) -> ManifestArray:
         """Return the same array cut into smaller chunks, by arithmetic on uncompressed bytes.
@@ -235,6 +249,11 @@ class ManifestArray:
         """Return the array with the URLs of its objects changed; see :meth:`ChunkManifest.rename_paths`."""
         return ManifestArray._of((self._metadata, self.manifest.rename_paths(new)))
 
+    def to_virtual_variable(self) -> xarray.Variable:
+        """Return the array as an xarray Variable, with its dimension names and attributes."""
+        made: xarray.Variable = importlib.import_module("virtualchunks.xarray.dataset").array_to_variable(self)
+        return made
+
     def with_fill_value_only(self, fill_value: Any = None) -> ManifestArray:
         """Return an array of the same shape whose chunks are all missing.
 
@@ -253,26 +272,43 @@ class ManifestArray:
     ) -> Any:
         if func not in HANDLED:
             known = ", ".join(sorted(function.__name__ for function in HANDLED))
-            raise VirtualArrayError(
-                f"numpy.{func.__name__} needs values, and a ManifestArray holds references only; read them first with "
-                f".virtual.open(). Functions on references: {known}"
+            raise self._placed(
+                VirtualArrayError(
+                    f"numpy.{func.__name__} needs values, and a ManifestArray holds references only; read them first "
+                    f"with .virtual.open(). Functions on references: {known}"
+                )
             )
-        return HANDLED[func](*args, **kwargs)
+        try:
+            return HANDLED[func](*args, **kwargs)
+        except VirtualChunksError as error:
+            raise self._placed(error) from error.__cause__
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and ufunc in HANDLED_UFUNCS:
             return HANDLED_UFUNCS[ufunc](*inputs, **kwargs)
-        raise VirtualArrayError(
-            f"numpy.{ufunc.__name__} computes with values, and a ManifestArray holds references only; read them first "
-            "with .virtual.open()"
+        raise self._placed(
+            VirtualArrayError(
+                f"numpy.{ufunc.__name__} computes with values, and a ManifestArray holds references only; read them "
+                "first with .virtual.open()"
+            )
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
         """Refuse: an array of references has no values until a store reads them."""
-        raise VirtualArrayError(
-            "a ManifestArray holds references, not values: read them with .virtual.open() (or name the variable in "
-            "loadable_variables), or write references with .virtual.to_icechunk() or .virtual.to_kerchunk()"
+        raise self._placed(
+            VirtualArrayError(
+                "a ManifestArray holds references, not values: read them with .virtual.open() (or name the variable in "
+                "loadable_variables), or write references with .virtual.to_icechunk() or .virtual.to_kerchunk()"
+            )
         )
+
+    def _placed(self, error: VirtualChunksError) -> VirtualChunksError:
+        """Return an error that names the array and a source of it, where it named none yet."""
+        if error.variable is None:
+            error.variable = self._metadata.name
+        if error.url is None:
+            error.url = next(self._manifest.iter_nonempty_paths(), None)
+        return error
 
     def __eq__(self, other: object) -> Any:
         return np.equal(cast("Any", self), cast("Any", other))
@@ -300,8 +336,8 @@ class ManifestArray:
 
     def _repr_inline_(self, max_width: int) -> str:
         """Return the one line that xarray shows beside a variable."""
-        text = f"ManifestArray<chunks={self._chunks_text()}>"
-        return text if len(text) <= max_width else "ManifestArray<...>"
+        texts = [f"ManifestArray<chunks={self._chunks_text()}>", f"ManifestArray<{self._metadata.grid.size} chunks>"]
+        return next((text for text in texts if len(text) <= max_width), "ManifestArray<...>")
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: a table of facts and a sketch of the chunk grid."""

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ SHAPE_AGNOSTIC = frozenset(
         "vlen-utf8",
         "vlen-bytes",
         "transpose",
+        "virtualchunks.tiff",
         "scale_offset",
         "cast_value",
         "numcodecs.astype",
@@ -73,6 +74,17 @@ def bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"name": "bytes"} if order is None else {"name": "bytes", "configuration": {"endian": order}}
 
 
+def in_order(dtype: np.dtype[Any], order: Literal["=", "<", ">"]) -> np.dtype[Any]:
+    """Return a dtype with its elements in native, little-endian or big-endian order; text of any length has no order.
+
+    Examples
+    --------
+    >>> in_order(np.dtype("<i4"), ">"), in_order(np.dtypes.StringDType(), ">")
+    (dtype('>i4'), StringDType())
+    """
+    return dtype if dtype.kind == "T" else dtype.newbyteorder(order)
+
+
 def byte_order(dtype: np.dtype[Any]) -> str | None:
     """Return ``"little"`` or ``"big"``, or ``None`` where bytes have no order.
 
@@ -90,7 +102,7 @@ def byte_order(dtype: np.dtype[Any]) -> str | None:
         return byte_order(dtype.subdtype[0])
     if dtype.byteorder == "|":
         return None
-    return "big" if dtype.newbyteorder("=") != dtype else "little"
+    return "big" if in_order(dtype, "=") != dtype else "little"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ reads. Concatenation, which has rules of its own, is in :mod:`virtualchunks.comb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,15 +35,14 @@ def implements(*numpy_functions: Callable[..., Any]) -> Callable[[Function], Fun
     return register
 
 
-class UnreadMask(np.ndarray[Any, np.dtype[np.bool_]]):
-    """The answer of ``np.isnan`` on references: not known. Counts as false in ``&`` and ``|``, and cannot be negated.
+class _Mask(np.ndarray[Any, np.dtype[np.bool_]]):
+    """A mask without memory that counts as false in ``&`` and ``|``.
 
-    xarray compares arrays as ``(a == b) | (isnan(a) & isnan(b))``, for which this is right, and fills missing values by
-    ``where(~isnan(a), a, other)``, for which it would be wrong.
+    xarray compares arrays as ``(a == b) | (isnan(a) & isnan(b))``, for which this is right.
     """
 
     def __and__(self, other: Any) -> Any:
-        return self if isinstance(other, UnreadMask) else np.logical_and(np.asarray(self), other)
+        return self if isinstance(other, _Mask) else np.logical_and(np.asarray(self), other)
 
     def __ror__(self, other: Any) -> Any:
         return other
@@ -50,12 +50,62 @@ class UnreadMask(np.ndarray[Any, np.dtype[np.bool_]]):
     def __or__(self, other: Any) -> Any:
         return other
 
+
+class _Unread(np.ndarray[Any, np.dtype[np.bool_]]):
+    """Truths that are not known, and so refuse to be used, apart from what a subclass allows."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        raise VirtualArrayError(_UNREAD)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if any(issubclass(kind, ManifestArray) for kind in types):
+            return NotImplemented
+        raise VirtualArrayError(_UNREAD)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<shape={self.shape}, not known without reading>"
+
+    def _repr_inline_(self, max_width: int) -> str:
+        return f"{type(self).__name__}<...>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+class UnreadMask(_Unread, _Mask):
+    """The answer of ``np.isnan`` on references: not known.
+
+    xarray also fills missing values by ``where(~isnan(a), a, other)``; the negation is an :class:`UnreadPresence`.
+    """
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc in (np.invert, np.logical_not):
-            raise VirtualArrayError(
-                "which values are missing is not known without reading them: read the array with .virtual.open() first"
-            )
+            return np.broadcast_to(np.True_, self.shape).view(UnreadPresence)
+        raise VirtualArrayError(_UNREAD)
+
+
+class NoMask(_Mask):
+    """A mask that is known to be false everywhere: integers and texts are never missing."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if ufunc in (np.invert, np.logical_not):
+            return np.broadcast_to(np.True_, self.shape)
         return getattr(ufunc, method)(*map(np.asarray, inputs), **kwargs)
+
+
+class UnreadPresence(_Unread):
+    """The negation of an :class:`UnreadMask`: which values are there is not known.
+
+    All it is good for is ``where(present, a, b)`` with the same references in `a` and `b`, which is how xarray merges
+    variables that it found to be equal.
+    """
+
+    def astype(self, dtype: Any, *args: Any, **options: Any) -> Any:
+        """Return the mask as it is."""
+        return self
+
+
+_UNREAD = "which values are missing is not known without reading them: read the array with .virtual.open() first"
 
 
 @implements(np.concatenate)
@@ -173,12 +223,14 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
 
 
 @implements(np.full_like)
-def full_like(array: ManifestArray, fill_value: Any, dtype: Any = None, **layout: Any) -> ManifestArray:
-    """Return an array of the same shape whose chunks are all missing and read as `fill_value`."""
+def full_like(array: ManifestArray, fill_value: Any, dtype: Any = None, **layout: Any) -> Any:
+    """Return an array of the same shape whose chunks are all missing and read as `fill_value`; a mask for ``False``."""
     if layout.get("shape") is not None and tuple(layout["shape"]) != array.shape:
         raise UnsupportedFeatureError(
             "full_like with another shape has no chunks to follow; use the shape of the array"
         )
+    if dtype is not None and np.dtype(dtype) == bool and not fill_value:
+        return np.broadcast_to(np.False_, array.shape).view(NoMask)  # what xarray takes for isnull(array)
     like = array if dtype is None else _empty_as(array, np.dtype(dtype))
     return like.with_fill_value_only(fill_value)
 
@@ -201,8 +253,10 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> ManifestArray:
     """
     if isinstance(condition, ManifestArray):
         raise VirtualArrayError("the condition of where must be values; read it first with .virtual.open()")
-    if isinstance(condition, UnreadMask):
-        raise VirtualArrayError("which values are missing is not known without reading them: use .virtual.open() first")
+    if isinstance(x, ManifestArray) and isinstance(y, ManifestArray) and array_equal(x, y):
+        return x
+    if isinstance(condition, UnreadMask | UnreadPresence):
+        raise VirtualArrayError(_UNREAD)
     keep = np.asarray(condition, dtype=bool)
     if isinstance(x, ManifestArray) and not isinstance(y, ManifestArray) and np.ndim(y) == 0:
         return _filled(x, keep, y)

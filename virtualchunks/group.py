@@ -112,6 +112,10 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
         made: xarray.Dataset = importlib.import_module("virtualchunks.xarray").group_to_dataset(self, **options)
         return made
 
+    def to_virtual_datasets(self, **options: Any) -> dict[str, xarray.Dataset]:
+        """Return this group and every group below it as Datasets of ManifestArrays, by path; this one's is empty."""
+        return {path: group.to_virtual_dataset(**options) for path, group in self.walk()}
+
     def to_virtual_datatree(self, **options: Any) -> xarray.DataTree:
         """Return the tree as an xarray DataTree of ManifestArrays; see :mod:`virtualchunks.xarray`."""
         made: xarray.DataTree = importlib.import_module("virtualchunks.xarray").group_to_datatree(self, **options)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import encode_block
-from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.metadata import ArrayMetadata, holds
 
 
 def encoded_like(values: Any, like: ManifestArray, axis: int, *, last: bool = True) -> ManifestArray:
@@ -42,7 +42,7 @@ def encoded_like(values: Any, like: ManifestArray, axis: int, *, last: bool = Tr
     expected = (*like.shape[:axis], array.shape[axis] if array.ndim > axis else -1, *like.shape[axis + 1 :])
     if array.shape != expected:
         raise CombineError(f"values of shape {array.shape} cannot be concatenated with {like.shape} along axis {axis}")
-    if not np.can_cast(array.dtype, like.dtype, casting="safe"):
+    if not holds(like.dtype, array.dtype):
         raise CombineError(
             f"values of dtype {array.dtype} cannot join references to {like.dtype} without a chance of loss; "
             "convert them first"
@@ -54,7 +54,7 @@ def encoded_like(values: Any, like: ManifestArray, axis: int, *, last: bool = Tr
 
 
 def _encoding_for_values(metadata: ArrayMetadata) -> ChunkEncoding:
-    if metadata.encoding.dtype.newbyteorder("=") == metadata.dtype and metadata.encoding.shape is None:
+    if in_order(metadata.encoding.dtype, "=") == metadata.dtype and metadata.encoding.shape is None:
         return metadata.encoding
     return metadata.transcoded().encoding
 
@@ -84,7 +84,8 @@ def encode_array(values: npt.NDArray[Any], metadata: ArrayMetadata) -> ChunkMani
     grid: ChunkGrid = metadata.grid
     buffers = []
     for index in itertools.product(*(range(count) for count in grid.grid_shape)):
-        block = values[grid.cell_slices(index)]
+        cell: tuple[Any, ...] = (*grid.cell_slices(index), ...)
+        block = values[cell]
         nominal = grid.nominal_shape(index)
         if block.shape != nominal:
             padded = np.full(nominal, metadata.fill_value, dtype=values.dtype)

@@ -260,7 +260,10 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
             yield chunk_key(index)
 
     def __getitem__(self, key: str) -> ChunkEntry:
-        index = parse_chunk_key(key)
+        try:
+            index = parse_chunk_key(key)
+        except ManifestError as error:
+            raise KeyError(key) from error
         index = () if self.ndim_chunk_grid == 0 and index == (0,) else index
         inside = len(index) == self.ndim_chunk_grid and all(
             i < n for i, n in zip(index, self.shape_chunk_grid, strict=True)
@@ -404,7 +407,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         small = self.compact()
-        return ChunkManifest._trusted, (np.ascontiguousarray(small._records), small._sources)
+        return ChunkManifest._trusted, (np.asarray(small._records, order="C"), small._sources)
 
 
 def concatenate(manifests: Sequence[ChunkManifest], axis: int) -> ChunkManifest:

@@ -15,14 +15,18 @@ from typing import Any, cast
 
 import numpy as np
 
-from virtualchunks.encoding import ChunkEncoding, bytes_codec
+from virtualchunks.encoding import ChunkEncoding, bytes_codec, in_order
 from virtualchunks.errors import ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 
 #: Attributes that change what the stored values mean; arrays that differ in one cannot be one array.
 MEANING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
+#: Those among them by which xarray computes values from stored numbers.
+PACKING = ("scale_factor", "add_offset", "_Unsigned")
 
 _SIMPLE_KINDS = "biufc"
+#: Codecs of elements of any length, by kind of dtype: text, and bytes.
+_VLEN = {"T": "vlen-utf8", "O": "vlen-bytes"}
 _SIMPLE = {
     np.dtype(name)
     for name in (
@@ -50,6 +54,8 @@ class ArrayMetadata:
         One name, or ``None``, per dimension.
     attributes
         The attributes of the array, as its file has them.
+    name
+        What errors call the array, if anything. It is no part of the metadata: equality and documents leave it out.
 
     Raises
     ------
@@ -69,10 +75,11 @@ class ArrayMetadata:
     fill_value: Any = None
     dimension_names: tuple[str | None, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype.byteorder not in "=|":
-            object.__setattr__(self, "dtype", self.dtype.newbyteorder("="))
+        if self.dtype.byteorder not in "=|" or self.dtype.fields is not None:
+            object.__setattr__(self, "dtype", in_order(self.dtype, "="))
         if self.dimension_names is not None and len(self.dimension_names) != self.grid.ndim:
             raise ManifestError(
                 f"{len(self.dimension_names)} dimension names {self.dimension_names} for {self.grid.ndim} dimensions"
@@ -140,9 +147,35 @@ class ArrayMetadata:
 
     def transcoded(self) -> ArrayMetadata:
         """Return the metadata of the array as plain little-endian bytes, as heterogeneous arrays are served."""
-        plain = self.dtype.newbyteorder("<")
-        codecs = ({"name": "vlen-utf8"},) if self.dtype.kind == "T" else (bytes_codec(plain),)
+        plain = in_order(self.dtype, "<")
+        codecs = ({"name": _VLEN[plain.kind]},) if plain.kind in _VLEN else (bytes_codec(plain),)
         return self.replace(encoding=ChunkEncoding(plain, codecs))
+
+    def with_meaning(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return attributes with those of the array that they lack and that its stored values need to be understood.
+
+        xarray drops attributes on the way, :func:`xarray.combine_nested` all of them by default. Packing and the
+        units of times are not descriptions: values read without them are wrong.
+
+        Parameters
+        ----------
+        attributes
+            The attributes of a variable that holds the array; what they state is kept.
+
+        Examples
+        --------
+        >>> metadata = ArrayMetadata.build(shape=(), chunks=(), dtype="<i2", attributes={"scale_factor": 0.5})
+        >>> metadata.with_meaning({"units": "K"})
+        {'units': 'K', 'scale_factor': 0.5}
+        """
+        lacking = {
+            name: self.attributes[name]
+            for name in MEANING
+            if name in self.attributes
+            and name not in attributes
+            and (name != "units" or _is_time(self.attributes[name]))
+        }
+        return {**attributes, **lacking}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the Zarr v3 metadata document, as ``zarr.json`` holds it."""
@@ -207,6 +240,21 @@ class ArrayMetadata:
     __hash__ = None  # type: ignore[assignment]  # attributes are mappings
 
 
+def holds(target: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Return whether every value of `dtype` is a value of `target`.
+
+    NumPy calls it safe to cast 64-bit integers to float64, which rounds those beyond 2**53; here it is not.
+
+    Examples
+    --------
+    >>> holds(np.dtype("f8"), np.dtype("i4")), holds(np.dtype("f8"), np.dtype("i8"))
+    (True, False)
+    """
+    if dtype.kind in "iu" and dtype.itemsize == 8 and target.kind in "fc":
+        return False
+    return np.can_cast(dtype, target, casting="safe")
+
+
 def same_value(one: Any, other: Any) -> bool:
     """Return whether two scalars, sequences or mappings of them are the same, NaN equal to NaN.
 
@@ -223,6 +271,15 @@ def same_value(one: Any, other: Any) -> bool:
         return bool(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=_has_nan(one) and _has_nan(other)))
     except (TypeError, ValueError):
         return bool(one == other)
+
+
+def _is_time(units: Any) -> bool:
+    """Return whether units are those that CF counts times or durations in."""
+    words = str(units).lower().split()
+    return (len(words) > 1 and words[1] == "since") or words[:1] in ([unit] for unit in _DURATIONS)
+
+
+_DURATIONS = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
 
 
 def _has_nan(value: Any) -> bool:
@@ -261,7 +318,7 @@ def _stored_dtype(dtype: np.dtype[Any], codecs: Sequence[Mapping[str, Any]]) -> 
     for codec in codecs:
         if codec["name"] == "bytes":
             endian = codec.get("configuration", {}).get("endian", "little")
-            return dtype.newbyteorder(">" if endian == "big" else "<")
+            return in_order(dtype, ">" if endian == "big" else "<")
     return dtype
 
 

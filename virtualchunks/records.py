@@ -38,11 +38,17 @@ def parse_chunk_key(key: str, separator: str = ".") -> tuple[int, ...]:
         If the key is not numbers joined by the separator.
     """
     parts = key.split(separator)
-    if not all(part.isascii() and part.isdigit() and str(int(part)) == part for part in parts):
+    if not all(_is_number(part) for part in parts):
         raise ManifestError(
             f"{key!r} is not a chunk key: expected numbers joined by {separator!r}, as in '0{separator}3'"
         )
     return tuple(map(int, parts))
+
+
+def _is_number(part: str) -> bool:
+    return (
+        part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") and len(part) <= len(str(LARGEST_OFFSET))
+    )
 
 
 def spanned_shape(indices: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

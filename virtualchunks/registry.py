@@ -17,13 +17,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
 
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
 from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind
-from virtualchunks.urls import as_url, canonical_url, local_path, redact, split
+from virtualchunks.urls import as_url, redact
+from virtualchunks.urls import canonical_url as _canonical_url
+from virtualchunks.urls import local_path as _local_path
+from virtualchunks.urls import split as _split
+
+#: The rules for URLs, remembered: every chunk that is read asks for them, and thousands of chunks have one URL.
+canonical_url = lru_cache(maxsize=4096)(_canonical_url)
+local_path = lru_cache(maxsize=4096)(_local_path)
+split = lru_cache(maxsize=4096)(_split)
 
 
 @runtime_checkable
@@ -437,13 +446,17 @@ class ObjectStoreRegistry:
         return Location(url, store, key, path if is_kind("LocalStore", url, store) else None)
 
     def _refusal(self, url: str) -> str:
-        known = ", ".join(self) or "nothing"
         scheme, _, _ = split(url)
         folder = url if url.endswith("/") else url[: url.rindex("/") + 1]
-        return (
-            f"{redact(url)} is not granted: the registry covers {known}. To read it, add "
-            f"registry.register({redact(folder)!r}{_EXAMPLE_STORES.get(scheme, '')})"
-        )
+        line = f"registry.register({redact(folder)!r}{_EXAMPLE_STORES.get(scheme, '')})"
+        advice = line if self._mounts or not self._objects else f"a registry to the call, with registry=, after {line}"
+        return f"{redact(url)} is not granted: the registry covers {_some(self)}. To read it, add {advice}"
+
+
+def _some(names: Iterable[str], most: int = 20) -> str:
+    """List names for a message, as many as fit into one."""
+    shown, more = ", ".join([*names][:most]) or "nothing", len([*names]) - most
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 _EXAMPLE_STORES = {

@@ -24,7 +24,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from virtualchunks.attributes import to_zarr
-from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.errors import FormatError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.reading.decode import placed, transcode
 from virtualchunks.reading.fetch import afetch, fetch
@@ -99,6 +99,9 @@ class ManifestStore(Store):
 
     Notes
     -----
+    Dimension names are served as they are; xarray opens arrays that have them, and parsers make some up where a file
+    has none.
+
     Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are
     decoded chunk by chunk and served as plain little-endian bytes. Nothing is cached but metadata; there are no
     threads, no event loops and no open files in a store, so that it may be used after a fork and sent to other
@@ -150,27 +153,38 @@ class ManifestStore(Store):
         """Bytes that the references of all arrays take in memory."""
         return self._group.nbytes_virtual
 
-    def to_virtual_dataset(self, group: str = "", **options: Any) -> xarray.Dataset:
+    def to_virtual_dataset(
+        self, group: str = "", loadable_variables: Any = None, decode_times: Any = None, **options: Any
+    ) -> xarray.Dataset:
         """Return a group as an xarray Dataset of ManifestArrays.
 
         Parameters
         ----------
         group
             Path of the group.
-        **options
-            As for :func:`virtualchunks.xarray.open_virtual_dataset`: ``loadable_variables``, ``decode_times`` …
+        loadable_variables, decode_times, **options
+            As for :func:`virtualchunks.open_virtual_dataset`.
+
+        Raises
+        ------
+        FormatError
+            If there is no such group.
         """
-        return self._group_at(group).to_virtual_dataset(registry=self._registry, **options)
+        return self._group_at(group).to_virtual_dataset(
+            registry=self._registry, loadable_variables=loadable_variables, decode_times=decode_times, **options
+        )
 
     def to_virtual_datatree(self, group: str = "", **options: Any) -> xarray.DataTree:
         """Return a group and those below it as an xarray DataTree of ManifestArrays; see :meth:`to_virtual_dataset`."""
         return self._group_at(group).to_virtual_datatree(registry=self._registry, **options)
 
     def _group_at(self, path: str) -> ManifestGroup:
-        found = self._group[path] if path.strip("/") else self._group
-        if not isinstance(found, ManifestGroup):
-            raise KeyError(f"{path!r} is an array, not a group")
-        return found
+        groups = dict(self._group.walk())
+        if path.strip("/") not in groups:
+            raise FormatError(
+                f"the store has no group {path!r}; its groups are {', '.join(filter(None, groups)) or '/'}"
+            )
+        return groups[path.strip("/")]
 
     # Keys
 
@@ -318,7 +332,8 @@ class ManifestStore(Store):
     async def exists(self, key: str) -> bool:
         """Return whether there is a value under a key, without reading it."""
         self._is_open = True
-        return self._find(key) is not None
+        node, _, rest = self._walk(key)
+        return rest == [DOCUMENT] or (isinstance(node, ServedArray) and node.find("/".join(rest)) is not None)
 
     async def getsize(self, key: str) -> int:
         """Return the length of the value under a key, without reading it.

@@ -125,6 +125,11 @@ def clamp(request: ByteRequest | None, length: int) -> tuple[int, int]:
     ------
     ValueError
         If it is no byte request, a number of it is negative, or its end lies before its start.
+
+    Examples
+    --------
+    >>> clamp(SuffixByteRequest(4), 10), clamp(RangeByteRequest(8, 99), 10)
+    ((6, 10), (8, 10))
     """
     numbers: tuple[int, ...]
     match request:

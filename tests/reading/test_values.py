@@ -1,8 +1,6 @@
 """The law of the library: reading what an operation makes of references gives what NumPy makes of the values."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,29 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storedarrays import GZIP, Shelf, axes, plain, stored_arrays
 
+import virtualchunks.functions  # noqa: F401 - registers NumPy's functions
 from virtualchunks.array import ManifestArray
+from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.encoding import ChunkEncoding
-from virtualchunks.errors import (
-    ChunkIndexError,
-    CombineError,
-    DecodeError,
-    ManifestError,
-    NotGrantedError,
-    ShortReadError,
-    SourceUnavailableError,
-    UnsupportedFeatureError,
-)
+from virtualchunks.errors import ChunkIndexError, CombineError, DecodeError, ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.decode import read_chunk_block
+from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.values import chunk_bytes, read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
 
 REFUSED = (ChunkIndexError, CombineError, UnsupportedFeatureError)
-Step = Callable[[Any], Any]
 
 
 @st.composite
@@ -119,7 +110,7 @@ def takes(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[A
     size = array.shape[axis]
     starts = array.metadata.grid.axes[axis].starts.tolist()
     chosen = draw(st.lists(st.sampled_from(range(len(starts))), max_size=4)) if starts else []
-    runs = [np.arange(starts[i], (starts + [size])[i + 1]) for i in chosen]
+    runs = [np.arange(starts[i], [*starts, size][i + 1]) for i in chosen]
     key = (*[slice(None)] * axis, np.concatenate([np.empty(0, dtype=int), *runs]))
     return array[key], values[key]
 
@@ -157,7 +148,20 @@ def fills(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -> tuple[A
 
 
 OPERATIONS = (
-    *(concatenations, stacks, transposes, selects, flips, takes, expands, broadcasts, squeezes, subchunks, widens, fills),
+    *(
+        concatenations,
+        stacks,
+        transposes,
+        selects,
+        flips,
+        takes,
+        expands,
+        broadcasts,
+        squeezes,
+        subchunks,
+        widens,
+        fills,
+    ),
 )
 NEED_AXES = (concatenations, flips, takes, subchunks, fills)
 
@@ -181,3 +185,85 @@ def test_reading_an_operation_is_the_operation_on_what_is_read(data: st.DataObje
     served = ManifestStore(ManifestGroup({"a": array}), registry=shelf.registry)
     with zarr.config.set({"array.rectilinear_chunks": True}):
         np.testing.assert_array_equal(zarr.open_group(served, mode="r")["a"][...], values)
+
+
+def test_one_chunk_reads_as_its_cell_and_its_plain_bytes() -> None:
+    shelf = Shelf()
+    values = np.arange(20, dtype="i2").reshape(4, 5)
+    grid = ChunkGrid((Axis(4, edges=(1, 3)), Axis(5, chunk=3)))
+    array, _ = shelf.array(values, grid, plain(">i2", [GZIP], [1, 0]), fill_value=-1, missing=[True])
+    assert chunk_bytes(array, (0, 0), shelf.registry) is None
+    found = chunk_bytes(array, (1, 1), shelf.registry)
+    assert found is not None
+    whole = np.frombuffer(found, "<i2").reshape(3, 3)
+    np.testing.assert_array_equal(whole[:, :2], values[1:, 3:])
+    assert whole[:, 2].tolist() == [-1, -1, -1]
+    source, length, offset = array.manifest.records[1, 1].item()
+    [data] = fetch(shelf.registry, array.manifest.sources.url(source), [(offset, length)])
+    np.testing.assert_array_equal(read_chunk_block(array, (1, 1), data), values[1:, 3:])
+    for index in ((2, 0), (0, -1), (0,), (0, 0, 0)):
+        with pytest.raises(ManifestError, match="outside the chunk grid"):
+            chunk_bytes(array, index, shelf.registry)
+
+
+def test_a_block_too_small_for_its_cell_is_refused() -> None:
+    metadata = ArrayMetadata(
+        ChunkGrid.regular((4,), (4,)), np.dtype("u1"), ChunkEncoding(np.dtype("u1"), plain("u1").codecs, (3,))
+    )
+    array = ManifestArray(metadata, ChunkManifest.of_buffers([b"abc"], (1,)))
+    with pytest.raises(DecodeError, match="does not hold the cell") as caught:
+        read_values(array, ObjectStoreRegistry(), name="v")
+    assert (caught.value.variable, caught.value.chunk) == ("v", (0,))
+
+
+def test_values_beyond_the_joint_dtype_are_refused() -> None:
+    shelf = Shelf()
+    days = np.array(["2500-01-01", "1970-01-02"], dtype="M8[s]")
+    late, _ = shelf.array(days, ChunkGrid.regular((2,), (1,)), plain("<M8[s]"))
+    fine, _ = shelf.array(days[1:].astype("M8[ns]"), ChunkGrid.regular((1,), (1,)), plain("<M8[ns]"))
+    joined = np.concatenate([fine, late])
+    assert joined.dtype == np.dtype("M8[ns]")
+    with pytest.raises(DecodeError, match="do not become datetime64") as caught:
+        read_values(joined, shelf.registry, name="v")
+    assert caught.value.chunk == (1,)
+    np.testing.assert_array_equal(read_values(joined, shelf.registry, [0, 2]), days[[1, 1]].astype("M8[ns]"))
+
+
+@pytest.mark.parametrize("key", [4, -5, (0, 0), (..., ...), [4], "x", 1.5, np.array([[0]]), [True]])
+def test_selections_that_cannot_be_are_refused(key: Any) -> None:
+    metadata = ArrayMetadata.build(shape=(4,), chunks=(2,), dtype="u1")
+    array = ManifestArray(metadata, ChunkManifest.missing((2,)))
+    with pytest.raises(IndexError):
+        read_values(array, ObjectStoreRegistry(), key)
+
+
+def test_the_same_bytes_many_times_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf()
+    values = np.arange(6, dtype="i2").reshape(1, 6)
+    array, _ = shelf.array(values, ChunkGrid.regular((1, 6), (1, 3)), plain("<i2", [GZIP]))
+    decoded = []
+
+    def counting(data: Any, *how: Any) -> Any:
+        decoded.append(data)
+        return decode_block(data, *how)
+
+    monkeypatch.setattr("virtualchunks.reading.decode.decode_block", counting)
+    found = read_values(np.broadcast_to(array, (1000, 6)), shelf.registry)
+    np.testing.assert_array_equal(found, np.broadcast_to(values, (1000, 6)))
+    assert len(decoded) == 2
+
+
+def test_objects_are_read_at_the_same_time() -> None:
+    shelf = Shelf()
+    parts = [shelf.array(np.full(2, n, "i2"), ChunkGrid.regular((2,), (2,)), plain("<i2"))[0] for n in range(4)]
+    together = threading.Barrier(4, timeout=20)
+
+    class Waiting:
+        """A store whose every answer waits until four were asked for."""
+
+        def get(self, path: str, *, options: Any = None) -> Any:
+            together.wait()
+            return shelf.store.get(path, options=options)
+
+    registry = ObjectStoreRegistry({"memory://": Waiting()})
+    np.testing.assert_array_equal(read_values(np.concatenate(parts), registry), np.repeat(np.arange(4), 2))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import DecodeError, MissingDependencyError, UnsupportedFeatureError
 from virtualchunks.metadata import dtype_to_json
 
@@ -72,7 +72,7 @@ def encode_block(block: npt.NDArray[Any], encoding: ChunkEncoding) -> bytes:
     """
     chain = _chain(encoding, block.shape)
     try:
-        return chain.encode(np.ascontiguousarray(block, dtype=encoding.dtype.newbyteorder("=")))
+        return chain.encode(np.ascontiguousarray(block, dtype=in_order(encoding.dtype, "=")))
     except NotImplementedError as error:
         raise UnsupportedFeatureError(f"values cannot be encoded with {encoding!r}: {error}") from error
 

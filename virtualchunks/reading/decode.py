@@ -50,6 +50,14 @@ def read_chunk_block(array: ManifestArray, index: Sequence[int], data: Any) -> B
     ------
     DecodeError
         If the bytes do not decode to a block that holds the cell.
+
+    Examples
+    --------
+    >>> from virtualchunks.manifest import ChunkManifest
+    >>> metadata = ArrayMetadata.build(shape=(3,), chunks=(2,), dtype=">i2")
+    >>> array = ManifestArray(metadata, ChunkManifest.of_buffers([b"\\0\\1\\0\\2", b"\\0\\3\\0\\0"], (2,)))
+    >>> read_chunk_block(array, (1,), b"\\0\\3\\0\\0").tolist()
+    [3]
     """
     source = int(array.manifest.records[tuple(index)]["source"])
     return decode_cell(array.metadata, encoding_of(array, source), index, data)
@@ -64,7 +72,10 @@ def decode_cell(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequenc
         raise DecodeError(f"the bytes decode to the shape {block.shape}, which does not hold the cell of shape {cell}")
     if block.shape != cell:
         block = block[tuple(slice(0, length) for length in cell)]
-    return block.astype(metadata.dtype, casting="safe", copy=False)
+    try:
+        return block.astype(metadata.dtype, casting="safe", copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DecodeError(f"values of dtype {block.dtype} do not become {metadata.dtype}: {error}") from error
 
 
 def transcode(array: ManifestArray, index: Sequence[int], data: Any) -> bytes:

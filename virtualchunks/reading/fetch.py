@@ -21,6 +21,8 @@ from virtualchunks.reading.stamps import compare
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 
+#: Local ranges up to this length are read on the event loop itself: handing them to a thread takes longer.
+SHORT = 1 << 20
 Ranges = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
 
 
@@ -69,6 +71,9 @@ def fetch(
     [b'78', b'012']
     """
     location = registry.locate(url)
+    single = _single(ranges)
+    if single is not None:
+        return [_fetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
     if location.path is not None:
         return _fetch_local(location, todo, stamp)
@@ -112,6 +117,9 @@ async def afetch(
     [b'78']
     """
     location = registry.locate(url)
+    single = _single(ranges)
+    if single is not None:
+        return [await _afetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
     if location.path is not None:
         return await asyncio.to_thread(_fetch_local, location, todo, stamp)
@@ -133,6 +141,50 @@ async def afetch(
     return todo.slices([answer.data for answer in answers])
 
 
+def _single(ranges: Ranges) -> tuple[int, int] | None:
+    """The range, where there is exactly one and nothing is wrong with it."""
+    if not isinstance(ranges, list) or len(ranges) != 1 or type(ranges[0]) is not tuple or len(ranges[0]) != 2:
+        return None
+    offset, length = ranges[0]
+    good = type(offset) is int and type(length) is int and offset >= 0 <= length and offset + length < 2**63
+    return (offset, length) if good else None
+
+
+def _fetch_one(location: Location, offset: int, length: int, stamp: Stamp | None) -> memoryview:
+    """Read one range, as stores ask for it chunk by chunk: there is nothing to merge."""
+    start, stop = _one_range(location, offset, length, stamp)
+    if start == stop:
+        return memoryview(b"")
+    if location.path is None:
+        return get(location, start, stop, stamp).data
+    with LocalFile(location) as file:
+        data = file.read(start, stop) if compare(stamp, file.stamp) is None else b""
+        file.check(stamp)
+    return memoryview(data)
+
+
+async def _afetch_one(location: Location, offset: int, length: int, stamp: Stamp | None) -> memoryview:
+    start, stop = _one_range(location, offset, length, stamp)
+    if location.path is None and start < stop:
+        return (await aget(location, start, stop, stamp)).data
+    if length <= SHORT:
+        return _fetch_one(location, offset, length, stamp)
+    return await asyncio.to_thread(_fetch_one, location, offset, length, stamp)
+
+
+def _one_range(location: Location, offset: int, length: int, stamp: Stamp | None) -> tuple[int, int]:
+    start, stop = offset, offset + length
+    if stamp is not None and stamp.size is not None and stop > stamp.size:
+        raise _beyond(location, stop, stamp.size)
+    return start, stop
+
+
+def _beyond(location: Location, stop: int, size: int) -> ShortReadError:
+    return ShortReadError(
+        f"asked for bytes up to {stop} of {location.url}, which had {size} when parsed", url=location.url
+    )
+
+
 def _prepare(
     location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
 ) -> tuple[Plan, Coalescing]:
@@ -142,10 +194,7 @@ def _prepare(
         raise ManifestError(f"ranges are pairs of offset and length, not an array of shape {wanted.shape}")
     todo = plan(wanted[:, 0], wanted[:, 1], limits)
     if stamp is not None and stamp.size is not None and len(todo) and int(todo.stops.max()) > stamp.size:
-        raise ShortReadError(
-            f"asked for bytes up to {int(todo.stops.max())} of {location.url}, which had {stamp.size} when parsed",
-            url=location.url,
-        )
+        raise _beyond(location, int(todo.stops.max()), stamp.size)
     return todo, limits
 
 

@@ -55,6 +55,7 @@ class LocalFile:
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
             raise SourceUnavailableError(f"{kind}, not a file: name the file itself", url=self.url)
         self.stamp: Stamp = local_stamp(status)
+        self._state = _state(status)
         self.size = status.st_size  # the files of /proc have none, and none of their bytes are read
 
     def __enter__(self) -> Self:
@@ -119,13 +120,14 @@ class LocalFile:
         SourceChangedError
             Naming what was recorded and what was found.
         """
-        expected = self.stamp if recorded is None else recorded
+        difference = compare(recorded, self.stamp)
         for status in (os.fstat(self._descriptor), self._named()):
-            difference = None if status is None else compare(expected, local_stamp(status))
-            if difference:
-                raise SourceChangedError(f"{self.url} changed: {difference}: parse it again", url=self.url)
+            if difference is None and _state(status) != self._state:
+                difference = compare(self.stamp, local_stamp(status))
+        if difference:
+            raise SourceChangedError(f"{self.url} changed: {difference}: parse it again", url=self.url)
 
-    def _named(self) -> os.stat_result | None:
+    def _named(self) -> os.stat_result:
         """What the path names now."""
         try:
             return os.stat(self._path)
@@ -138,6 +140,11 @@ class LocalFile:
         with self._lock:
             os.lseek(self._descriptor, start, os.SEEK_SET)
             return os.read(self._descriptor, length)
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What a stamp is made of, quick to compare."""
+    return status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns
 
 
 def _open(path: str) -> int:

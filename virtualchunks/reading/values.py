@@ -164,14 +164,27 @@ def read_values(
         If the registry does not cover a URL.
     DecodeError
         If bytes do not decode to their chunk.
+
+    Examples
+    --------
+    >>> from virtualchunks.manifest import ChunkManifest
+    >>> from virtualchunks.metadata import ArrayMetadata
+    >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(2,), dtype="u1", fill_value=9)
+    >>> array = ManifestArray(metadata, ChunkManifest.of_buffers([bytes([0, 1]), bytes([2, 3])], (2,)))
+    >>> read_values(array, ObjectStoreRegistry(), slice(None, None, -1)).tolist()
+    [3, 2, 1, 0]
     """
     cuts = cut_axes(array, selection)
     manifest = array.manifest
     records = manifest.records
     if records.ndim:
         records = records[np.ix_(*(cut.chunks for cut in cuts))]
-    out = np.full(tuple(cut.size for cut in cuts), array.metadata.fill_value, dtype=array.dtype)
     flat = np.atleast_1d(records).reshape(-1)
+    shape = tuple(cut.size for cut in cuts)
+    complete = bool((flat["source"] >= 0).all())
+    out = (
+        np.empty(shape, dtype=array.dtype) if complete else np.full(shape, array.metadata.fill_value, dtype=array.dtype)
+    )
     reading = _Reading(array, cuts, flat, records.shape, out, registry, name)
     reading.run()
     return out.reshape(tuple(cut.size for cut in cuts if not cut.dropped))
@@ -213,13 +226,15 @@ class _Reading:
         indices = [self.index(place) for place in places]
         metadata, encoding = self.array.metadata, encoding_of(self.array, row)
         url = self.array.manifest.sources.url(row) or None
-        known: tuple[Any, Any] | None = None
+        grid = metadata.grid
+        last: tuple[Any, ...] | None = None
+        block: Any = None
         for place, index, span, data in zip(places, indices, spans, self.fetch(row, spans, indices), strict=True):
-            key = span, metadata.grid.cell_shape(index), metadata.grid.nominal_shape(index)
-            if known is None or known[0] != key:
+            key = span, grid.cell_shape(index), grid.nominal_shape(index)
+            if key != last:
                 with placed(url=url, variable=self.name, chunk=index, span=span):
-                    known = key, decode_cell(metadata, encoding, index, data)
-            self.put(place, known[1])
+                    last, block = key, decode_cell(metadata, encoding, index, data)
+            self.put(place, block)
 
     def places(self, chunks: IntArray) -> list[tuple[int, ...]]:
         """Return where chunks are among those touched, axis by axis."""

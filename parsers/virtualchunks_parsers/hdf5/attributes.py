@@ -1,8 +1,8 @@
 """HDF5 attributes → plain Python values.
 
-Numbers become Python numbers, arrays become lists of them, text becomes ``str``; one element in one dimension counts as a
-scalar, as it does for the netCDF libraries. The attributes by which HDF5 and netCDF-4 keep their own books are left out;
-:mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name dimensions.
+Numbers become Python numbers, arrays become lists of them, text becomes ``str``; one element in one dimension counts
+as a scalar, as it does for the netCDF libraries. The attributes by which HDF5 and netCDF-4 keep their own books are
+left out; :mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name dimensions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INTERNAL = frozenset(
     }
 )
 
-Owner = h5d.DatasetID | h5g.GroupID
+type Owner = h5d.DatasetID | h5g.GroupID
 #: What is called with the name of an attribute that cannot be had, and why.
 Report = Callable[[str, UnsupportedFeatureError], None]
 
@@ -78,12 +78,12 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
         If it holds references, or is of a type that NumPy has not.
     """
     attribute = h5a.open(owner, raw)
-    kind = attribute.get_type()
+    kind, space = attribute.get_type(), attribute.get_space()
     type_class = kind.get_class()
-    if attribute.get_space().get_simple_extent_type() == h5s.NULL:
+    if space.get_simple_extent_type() == h5s.NULL:
         return "" if type_class == h5t.STRING else []
     if type_class in _SIMPLE:
-        values = np.empty(attribute.shape, dtype=attribute.dtype)
+        values = np.empty(space.get_simple_extent_dims(), dtype=kind.dtype)
         if values.size:
             attribute.read(values, mtype=kind if type_class == h5t.BITFIELD else None)
         return plain(values)

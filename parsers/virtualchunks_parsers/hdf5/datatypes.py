@@ -1,8 +1,8 @@
 """HDF5 types → the dtypes that arrays have, and whether the stored bytes are those of the dtype.
 
-Most types are stored as NumPy would store them, so that chunks of their bytes can be referred to. Some are not: compounds
-with gaps or with fields in both byte orders, text padded with blanks. Those have a dtype all the same, but only the HDF5
-library can convert their values. What no Zarr data type can hold is refused here by name.
+Most types are stored as NumPy would store them, so that chunks of their bytes can be referred to. Some are not:
+compounds with gaps or with fields in both byte orders, text padded with blanks. Those have a dtype all the same, but
+only the HDF5 library can convert their values. What no Zarr data type can hold is refused here by name.
 
 References
 ----------
@@ -11,9 +11,11 @@ HDF5 File Format Specification, version 3.0, section IV.A.2.d, "The Datatype Mes
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -73,11 +75,26 @@ def element_of(kind: h5t.TypeID) -> Element:
     UnsupportedFeatureError
         If no Zarr data type can hold them.
     """
+    return _decoded_element(kind.encode())
+
+
+@lru_cache(maxsize=1024)
+def _decoded_element(encoded: bytes) -> Element:
+    """Arrays of one file share a few types, and taking one apart takes many calls."""
+    return _element(h5t.decode(encoded))
+
+
+def _element(kind: h5t.TypeID) -> Element:
     type_class = kind.get_class()
     if type_class not in CLASSES:
         raise UnsupportedFeatureError(f"HDF5 types of class {type_class} are not known")
     element = CLASSES[type_class](kind)
-    if not element.converted and not element.is_text and element.hdf5_type is None and element.nbytes != kind.get_size():
+    if (
+        not element.converted
+        and not element.is_text
+        and element.hdf5_type is None
+        and element.nbytes != kind.get_size()
+    ):
         return replace(element, converted=True)
     return element
 
@@ -118,7 +135,7 @@ def _complex(kind: Any) -> Element:
 
 
 def _array(kind: Any) -> Element:
-    base, shape = element_of(kind.get_super()), tuple(kind.get_array_dims())
+    base, shape = _element(kind.get_super()), tuple(kind.get_array_dims())
     if base.is_text:
         raise UnsupportedFeatureError("arrays of variable-length text within one element have no Zarr data type")
     return replace(base, shape=(*shape, *base.shape))
@@ -128,14 +145,15 @@ def _compound(kind: Any) -> Element:
     dtype = _numpy(kind)
     if dtype.kind == "c":
         return _complex_pair(kind, dtype)
-    members = [(_member_name(kind, n), element_of(kind.get_member_type(n))) for n in range(kind.get_nmembers())]
+    members = [(_member_name(kind, n), _element(kind.get_member_type(n))) for n in range(kind.get_nmembers())]
     for name, member in members:
         if member.is_text:
             raise UnsupportedFeatureError(f"the field {name!r} is text of variable length, which Zarr has in no struct")
     stored = np.dtype([(name, _field(name, member)) for name, member in members])
     memory = np.dtype([(name, _memory(member), member.shape) for name, member in members])
     offsets = [kind.get_member_offset(number) for number in range(len(members))]
-    packed = offsets == [stored.fields[name][1] for name, _ in members] and kind.get_size() == stored.itemsize
+    ends = list(itertools.accumulate(dtype.itemsize for dtype in map(stored.__getitem__, stored.names or ())))
+    packed = [*offsets, kind.get_size()] == [0, *ends]
     as_stored = packed and all(not member.converted and member.hdf5_type is None for _, member in members)
     converted = not as_stored or len(_byte_orders(stored)) > 1
     return _checked(Element(stored.newbyteorder("<") if converted else stored, converted=converted, memory=memory))
@@ -159,7 +177,9 @@ def _field(name: str, member: Element) -> DType:
     if not member.shape:
         return member.dtype
     if count > MOST_ELEMENTS:
-        raise UnsupportedFeatureError(f"the field {name!r} is an array of {count} elements, which Zarr's structs have not")
+        raise UnsupportedFeatureError(
+            f"the field {name!r} is an array of {count} elements, which Zarr's structs have not"
+        )
     return np.dtype([(str(number), member.dtype) for number in range(count)])
 
 
@@ -176,7 +196,7 @@ def _byte_orders(dtype: DType) -> set[str | None]:
 def _numpy(kind: Any) -> DType:
     """The dtype that h5py has for a type, without h5py's annotations."""
     try:
-        dtype = kind.dtype
+        dtype: DType = kind.dtype
     except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise UnsupportedFeatureError(f"NumPy has no dtype for this HDF5 type: {error}") from error
     return np.dtype(dtype.str) if dtype.fields is None and dtype.subdtype is None and not dtype.hasobject else dtype

@@ -1,9 +1,9 @@
 """Names of dimensions, from HDF5's dimension scales and netCDF-4's own books.
 
-As the netCDF library has it: a dimension is called after the scale attached to it (the last, where there are several); a
-scale of one dimension after itself; and a dimension without a scale shares the name of one of its length in its group that
-the array does not have yet, or gets a name ``phony_dim_0``, ``phony_dim_1``, … . Groups are numbered through, the deepest
-first.
+As the netCDF library has it: a dimension is called after the scale attached to it (the last, where there are
+several); a scale of one dimension after itself; and a dimension without a scale shares the name of one of its length
+in its group that the array does not have yet, or gets a name ``phony_dim_0``, ``phony_dim_1``, … . Groups are
+numbered through, the deepest first.
 
 References
 ----------
@@ -49,7 +49,9 @@ class DimensionNames:
         self._scale_names: dict[Address, str | None] = {node.address: node.name for node in scales}
         self._next = max([len(scales) - 1, *self._by_id]) + 1
 
-    def of_group(self, group: GroupNode, shapes: Sequence[tuple[DatasetNode, tuple[int, ...]]]) -> list[tuple[str, ...]]:
+    def of_group(
+        self, group: GroupNode, shapes: Sequence[tuple[DatasetNode, tuple[int, ...]]]
+    ) -> list[tuple[str, ...]]:
         """Return the names of the dimensions of the arrays of one group, in order.
 
         Parameters

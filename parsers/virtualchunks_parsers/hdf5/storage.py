@@ -11,14 +11,13 @@ HDF5 File Format Specification, version 3.0, section IV.A.2.i, "The Data Layout 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from h5py import h5d, h5p, h5s
 
 from virtualchunks.array import ManifestArray
@@ -29,6 +28,7 @@ from virtualchunks.manifest import MISSING, RECORD, WIDE_RECORD, ChunkManifest, 
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.sources import SourceTable
+from virtualchunks_parsers.hdf5.chunkindex import Column, stored_chunks
 from virtualchunks_parsers.hdf5.datatypes import Element
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, text
 from virtualchunks_parsers.hdf5.filters import HDF5Filter, filter_codecs, read_pipeline
@@ -87,19 +87,23 @@ class Dataset:
         UnsupportedFeatureError
             If a filter cannot be decoded.
         """
-        stored = self.element.dtype
-        if not pipeline and self.element.hdf5_type is None:
-            return ChunkEncoding(stored, (bytes_codec(stored),))
-        codecs = filter_codecs(
-            pipeline, dtype=stored, chunk_shape=tuple(chunk), mask=mask, stored_type=self.element.hdf5_type
-        )
-        return ChunkEncoding(stored, (bytes_codec(stored), *codecs))
+        return _encoding(self.element.dtype, self.element.hdf5_type, tuple(pipeline), mask, tuple(chunk))
 
-    def array(self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest) -> ManifestArray:
-        """Return the array of these chunks, with the dataset's fill value."""
-        complete = bool(manifest.present.all())
-        fill = fill_value(self, required=not complete)
-        return ManifestArray(ArrayMetadata(grid, self.element.dtype, encoding, fill), manifest)
+    def array(self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest | None) -> ManifestArray:
+        """Return the array of these chunks, or of none where nothing was written, with the dataset's fill value."""
+        missing = manifest is None or not manifest.present.all()
+        metadata = ArrayMetadata(grid, self.element.dtype, encoding, fill_value(self, required=missing))
+        return ManifestArray(metadata, ChunkManifest.missing(grid.grid_shape) if manifest is None else manifest)
+
+
+@lru_cache(maxsize=4096)
+def _encoding(
+    stored: np.dtype[Any], hdf5_type: str | None, pipeline: tuple[HDF5Filter, ...], mask: int, chunk: tuple[int, ...]
+) -> ChunkEncoding:
+    if not pipeline and hdf5_type is None:
+        return ChunkEncoding.plain(stored)
+    codecs = filter_codecs(pipeline, dtype=stored, chunk_shape=chunk, mask=mask, stored_type=hdf5_type)
+    return ChunkEncoding(stored, (bytes_codec(stored), *codecs))
 
 
 def fill_value(dataset: Dataset, *, required: bool = True) -> Any:
@@ -115,7 +119,9 @@ def fill_value(dataset: Dataset, *, required: bool = True) -> Any:
         return None
     if element.is_text or element.shape or element.dtype.kind == "O":
         if required:
-            raise UnsupportedFeatureError("chunks were never written, and Zarr has no fill value for elements of this type")
+            raise UnsupportedFeatureError(
+                "chunks were never written, and Zarr has no fill value for elements of this type"
+            )
         return None
     memory = element.dtype if element.memory is None else element.memory
     value = np.zeros((), dtype=memory)
@@ -138,8 +144,9 @@ def contiguous(dataset: Dataset) -> ManifestArray:
     grid = dataset.whole()
     encoding = dataset.encoding(chunk=dataset.shape)
     offset = dataset.id.get_offset()
-    if offset is None or not dataset.nbytes:
-        return dataset.array(grid, encoding, ChunkManifest.missing(grid.grid_shape))
+    # behind a user block, the library reports a wrong address, and not none, for what was never written
+    if offset is None or not dataset.nbytes or dataset.id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
+        return dataset.array(grid, encoding, None)
     length = _stored_bytes(dataset)
     dataset.file.check_range(offset, length, dataset.path)
     record = np.zeros(grid.grid_shape, dtype=RECORD if length < 2**32 else WIDE_RECORD)
@@ -158,7 +165,7 @@ def compact(dataset: Dataset) -> ManifestArray:
     grid = dataset.whole()
     encoding = dataset.encoding(chunk=dataset.shape)
     if not dataset.nbytes:
-        return dataset.array(grid, encoding, ChunkManifest.missing(grid.grid_shape))
+        return dataset.array(grid, encoding, None)
     kind = dataset.id.get_type()
     raw = np.empty(dataset.extent, dtype=f"V{kind.get_size()}")
     dataset.id.read(h5s.ALL, h5s.ALL, raw, mtype=kind)
@@ -170,71 +177,33 @@ def chunked(dataset: Dataset) -> ManifestArray:
     chunk = (*dataset.plist.get_chunk(), *dataset.element.shape)
     grid = ChunkGrid.regular(dataset.shape, chunk)
     pipeline = read_pipeline(dataset.plist)
-    infos: list[h5d.StoreInfo] = []
-    if math.prod(dataset.shape):
-        dataset.id.chunk_iter(infos.append)
-    if infos and infos[0].byte_offset is None:
-        infos = [info for info in infos if info.byte_offset is not None]
-    if not infos:
-        return dataset.array(grid, _unused_encoding(dataset, pipeline, chunk), ChunkManifest.missing(grid.grid_shape))
+    stored = stored_chunks(dataset.id, dataset.path, dataset.extent, dataset.file)
+    if stored is None:
+        return dataset.array(grid, _unused_encoding(dataset, pipeline, chunk), None)
     if grid.size > MOST_CHUNKS:
         raise LimitExceededError(
-            f"a grid of {grid.size} chunks, of which {len(infos)} were written; more than {MOST_CHUNKS} are not listed one by one"
+            f"a grid of {grid.size} chunks, of which {len(stored.offsets)} were written; more than {MOST_CHUNKS} are "
+            "not listed one by one"
         )
-    place, masks, offsets, lengths = _columns(dataset, infos, grid)
-    rows, encodings = _encodings(dataset, pipeline, chunk, masks)
-    records = np.zeros(grid.size, dtype=RECORD if int(lengths.max()) < 2**32 else WIDE_RECORD)
-    if len(infos) < grid.size:
+    place = stored.place(grid)
+    rows, encodings = _encodings(dataset, pipeline, chunk, stored.masks)
+    records = np.zeros(grid.size, dtype=RECORD if int(stored.lengths.max()) < 2**32 else WIDE_RECORD)
+    if len(place) < grid.size:
         records["source"] = MISSING
     records["source"][place] = rows
-    records["length"][place] = lengths
-    records["offset"][place] = offsets
+    records["length"][place] = stored.lengths
+    records["offset"][place] = stored.offsets
     sources = _with_encodings(dataset.file.sources, encodings[1:])
     return dataset.array(grid, encodings[0], ChunkManifest.from_records(records.reshape(grid.grid_shape), sources))
 
 
-Column = npt.NDArray[np.int64]
-
-
-def _columns(dataset: Dataset, infos: list[h5d.StoreInfo], grid: ChunkGrid) -> tuple[Column, Column, Column, Column]:
-    """Number in the grid, filter mask, offset and length of every chunk in the file, checked."""
-    starts, masks, offsets, lengths = zip(*infos, strict=True)
-    count, ndim = len(infos), len(dataset.extent)
-    corner = np.fromiter(itertools.chain.from_iterable(starts), dtype=np.int64, count=count * ndim).reshape(count, ndim)
-    index = corner // np.array(grid.chunk_shape[:ndim], dtype=np.int64)
-    shape = grid.grid_shape[:ndim]
-    if (index >= np.array(shape, dtype=np.int64)).any() or (corner < 0).any():
-        raise FormatError(f"a chunk of {dataset.path!r} lies outside its shape {dataset.extent}", url=dataset.file.url)
-    place = np.ravel_multi_index(tuple(index.T), shape).astype(np.int64)
-    columns = [np.fromiter(column, dtype=np.int64, count=count) for column in (masks, offsets, lengths)]
-    if (columns[2] <= 0).any():
-        raise FormatError(f"a chunk of {dataset.path!r} has no bytes", url=dataset.file.url, variable=dataset.path)
-    last = int((columns[1] + columns[2]).argmax())
-    dataset.file.check_range(int(columns[1].min()), 0, dataset.path)
-    dataset.file.check_range(int(columns[1][last]), int(columns[2][last]), dataset.path)
-    _check_user_block(dataset, infos[0])
-    return place, columns[0], columns[1], columns[2]
-
-
-def _check_user_block(dataset: Dataset, info: h5d.StoreInfo) -> None:
-    """Raise if the library counts chunk addresses from behind a user block, as some releases did."""
-    if not dataset.file.user_block:
-        return
-    _, data = dataset.id.read_direct_chunk(info.chunk_offset)
-    if dataset.file.reader.read_at(info.byte_offset, info.size) != bytes(data):
-        raise UnsupportedFeatureError(
-            "this release of the HDF5 library gives wrong addresses in files with a user block; update h5py"
-        )
-
-
 def _encodings(
-    dataset: Dataset, pipeline: Sequence[HDF5Filter], chunk: tuple[int, ...], masks: Column
+    dataset: Dataset, pipeline: Sequence[HDF5Filter], chunk: tuple[int, ...], masks: Column | None
 ) -> tuple[Column | int, list[ChunkEncoding]]:
     """Return for every chunk the number of its encoding, and the encodings, the array's own first."""
-    applicable = masks & ((1 << len(pipeline)) - 1)
-    if not applicable.any():
+    if masks is None:
         return 0, [dataset.encoding(pipeline, 0, chunk)]
-    distinct, numbers = np.unique(applicable, return_inverse=True)
+    distinct, numbers = np.unique(masks & ((1 << len(pipeline)) - 1), return_inverse=True)
     encodings: list[ChunkEncoding] = []
     rows = []
     for mask in distinct.tolist():
@@ -269,7 +238,7 @@ def external(dataset: Dataset) -> ManifestArray:
     encoding = dataset.encoding(chunk=dataset.shape)
     if not dataset.nbytes:
         grid = dataset.whole()
-        return dataset.array(grid, encoding, ChunkManifest.missing(grid.grid_shape))
+        return dataset.array(grid, encoding, None)
     segments = _segments(dataset)
     row_bytes = dataset.nbytes // dataset.shape[0] if dataset.shape else dataset.nbytes
     if dataset.element.hdf5_type is not None or any(length % row_bytes for _, _, length in segments):
@@ -285,7 +254,8 @@ def external(dataset: Dataset) -> ManifestArray:
         with ObjectReader(dataset.files.registry, url) as reader:
             if offset + length > reader.size:
                 raise FormatError(
-                    f"{dataset.path!r} has its bytes {offset} to {offset + length} in {reader.url}, which ends at {reader.size}",
+                    f"{dataset.path!r} has its bytes {offset} to {offset + length} in {reader.url}, which ends at "
+                    f"{reader.size}",
                     url=dataset.file.url,
                     variable=dataset.path,
                 )
@@ -310,7 +280,9 @@ def _segments(dataset: Dataset) -> list[tuple[str, int, int]]:
         left -= length
     if left:
         raise FormatError(
-            f"the external files of {dataset.path!r} hold {left} bytes too few", url=dataset.file.url, variable=dataset.path
+            f"the external files of {dataset.path!r} hold {left} bytes too few",
+            url=dataset.file.url,
+            variable=dataset.path,
         )
     return segments
 

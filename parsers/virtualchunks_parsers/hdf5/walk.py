@@ -1,7 +1,7 @@
 """The tree of an HDF5 file: its groups, links and datasets, each dataset once per place it is linked from.
 
-Links are followed here and not by the HDF5 library, so that a link into another file goes through the registry, and so that
-cycles end. What a link cannot lead to is reported by name. Values and storage are not looked at.
+Links are followed here and not by the HDF5 library, so that a link into another file goes through the registry, and
+so that cycles end. What a link cannot lead to is reported by name. Values and storage are not looked at.
 
 References
 ----------
@@ -56,11 +56,12 @@ class DatasetNode:
     attributes
         Those meant for people.
     scales
-        The address of the dimension scale of each of its dimensions; ``None`` where there is none. Empty without scales.
+        The address of the dimension scale of each of its dimensions; ``None`` where there is none. Empty without
+        scales.
     is_scale, is_hidden
         Whether it is a dimension scale, and one that stands for a dimension alone.
     dimension_id, dimension_ids
-        netCDF-4's number of the dimension it stands for, and those of the dimensions it has.
+        Of a scale, netCDF-4's number of the dimension it stands for, and those of the dimensions it has.
     """
 
     file: HDF5File
@@ -194,12 +195,12 @@ class Walk:
         if b"CLASS" in names and _bytes(id, b"CLASS") == b"DIMENSION_SCALE":
             node.is_scale = True
             node.is_hidden = b"NAME" in names and _bytes(id, b"NAME").startswith(HIDDEN_DIMENSION)
+            if b"_Netcdf4Dimid" in names:
+                node.dimension_id = next(iter(_integers(id, b"_Netcdf4Dimid")), None)
+            if b"_Netcdf4Coordinates" in names:
+                node.dimension_ids = tuple(_integers(id, b"_Netcdf4Coordinates"))
         if b"DIMENSION_LIST" in names:
             node.scales = self._scales(file, id)
-        if b"_Netcdf4Dimid" in names:
-            node.dimension_id = next(iter(_integers(id, b"_Netcdf4Dimid")), None)
-        if b"_Netcdf4Coordinates" in names:
-            node.dimension_ids = tuple(_integers(id, b"_Netcdf4Coordinates"))
         return node
 
     def _attribute_report(self, path: str) -> Callable[[str, UnsupportedFeatureError], None]:
@@ -241,13 +242,18 @@ class Walk:
             elif kind == h5l.TYPE_SOFT:
                 file, at = self.follow(file, at, at.links.get_val(name), depth + 1)
             elif kind == h5l.TYPE_EXTERNAL:
-                file, at = self._follow_out(file, *at.links.get_val(name), depth + 1)
+                file, at = self._follow_out(file, at.links.get_val(name), depth + 1)
             else:
                 raise UnsupportedFeatureError(f"a link of the user-defined kind {kind}")
         return file, at
 
-    def _follow_out(self, file: HDF5File, name: bytes, path: bytes, depth: int) -> tuple[HDF5File, Any]:
-        other = self._files.open(self._files.url_beside(file.url, text(name)))
+    def _follow_out(self, file: HDF5File, target: tuple[bytes, bytes], depth: int) -> tuple[HDF5File, Any]:
+        name, path = target
+        url = self._files.url_beside(file.url, text(name))
+        try:
+            other = self._files.open(url)
+        except FormatError as error:
+            raise UnsupportedFeatureError(f"a link into {url}: {error.message}") from error
         return self.follow(other, h5o.open(other.id, b"/"), b"/" + path, depth)
 
     # -------------------------------------------------------------------------------------------- dimension scales

@@ -1,0 +1,299 @@
+"""Parsers: what one is, which are installed, and which of them a file needs.
+
+A parser is any callable ``parser(url, registry) -> ManifestStore``. One that is installed under the entry-point group
+``virtualchunks.parsers`` is found by the name of its entry point, and, where its class is a :class:`SniffingParser`, by
+what a file begins with or how its name ends. The project's own parsers come through this same door.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
+
+from virtualchunks.errors import FormatError, MissingDependencyError, SourceUnavailableError, UnsupportedFeatureError
+from virtualchunks.reading.local import LocalFile
+from virtualchunks.reading.requests import get
+from virtualchunks.signatures import describe_content, format_of
+from virtualchunks.urls import split
+
+if TYPE_CHECKING:
+    from virtualchunks.registry import ObjectStoreRegistry
+    from virtualchunks.store import ManifestStore
+
+#: The entry-point group that parsers register in.
+GROUP = "virtualchunks.parsers"
+#: Bytes of a file that parsers are shown to recognise it. HDF5 files may begin with a user block of 8 KiB and more.
+HEAD = 16 << 10
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Whatever turns the URL of a file into a store of references to its chunks."""
+
+    def __call__(self, url: str, registry: ObjectStoreRegistry) -> ManifestStore:
+        """Read the metadata of one file.
+
+        Parameters
+        ----------
+        url
+            Canonical URL of the file.
+        registry
+            What may be read, through which stores; the parser reads through it alone.
+        """
+
+
+@runtime_checkable
+class SniffingParser(Parser, Protocol):
+    """A parser whose class tells which files are its own, so that it is found without being named.
+
+    Attributes
+    ----------
+    name
+        The name of its format, for people.
+    suffixes
+        How the names of its files usually end, in lower case, with the dot.
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def recognises(cls, head: bytes) -> bool:
+        """Return whether a file that begins so is one of its own.
+
+        Parameters
+        ----------
+        head
+            The first bytes of the file, at most :data:`HEAD`.
+        """
+
+
+def parser_names() -> tuple[str, ...]:
+    """Return the names of the installed parsers, in alphabetical order.
+
+    Examples
+    --------
+    >>> "hdf5" in parser_names()
+    True
+    """
+    return tuple(sorted(_entry_points()))
+
+
+def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | None = None, **options: Any) -> Parser:
+    """Return the parser for a file.
+
+    Parameters
+    ----------
+    url
+        Canonical URL of the file.
+    registry
+        What may be read.
+    parser
+        A parser, which is returned as it is; a parser class; the name of an installed one, such as ``"hdf5"``; or
+        ``None`` to find the one that recognises what the file begins with, or else the end of its name.
+    **options
+        Arguments for the parser. Those that are ``None`` are left out; a parser that was given as an instance has its
+        own unless they are stated here.
+
+    Raises
+    ------
+    FormatError
+        If no installed parser knows the file, or none has the name; the message says what the file looks like.
+    MissingDependencyError
+        If the parser needs something that is not installed; the message names the extra.
+    """
+    stated = {name: value for name, value in options.items() if value is not None}
+    if parser is None:
+        return _made(_recognise(url, registry), stated)
+    if isinstance(parser, str):
+        return _made(load_parser(parser), stated)
+    if isinstance(parser, type):
+        return _made(cast("type[Parser]", parser), stated)
+    if not callable(parser):
+        raise TypeError(
+            f"expected a parser, its name or None, not {type(parser).__name__}; installed are "
+            f"{', '.join(parser_names())}"
+        )
+    if not stated:
+        return parser
+    if not dataclasses.is_dataclass(parser):
+        raise UnsupportedFeatureError(
+            f"{type(parser).__name__} takes no {', '.join(stated)} here: pass them to the parser"
+        )
+    _check_arguments(type(parser), stated)
+    return dataclasses.replace(parser, **stated)
+
+
+def leaving_out(parser: Parser, names: Iterable[str]) -> Parser:
+    """Return a parser that leaves out further variables, where it has an argument ``drop_variables``; else the same.
+
+    Parameters
+    ----------
+    parser
+        A parser.
+    names
+        Names of variables.
+    """
+    further = tuple(names)
+    if not further or not dataclasses.is_dataclass(parser) or not hasattr(parser, "drop_variables"):
+        return parser
+    own = parser.drop_variables or ()
+    return dataclasses.replace(parser, drop_variables=(*((own,) if isinstance(own, str) else own), *further))
+
+
+def load_parser(name: str) -> type[Parser]:
+    """Return the class of an installed parser, by name.
+
+    Parameters
+    ----------
+    name
+        The name of its entry point.
+
+    Raises
+    ------
+    FormatError
+        If none has this name.
+    MissingDependencyError
+        If the parser needs something that is not installed.
+    """
+    known = _entry_points()
+    if name not in known:
+        raise FormatError(f"no parser named {name!r} is installed; there are {', '.join(sorted(known)) or 'none'}")
+    entry = known[name]
+    try:
+        loaded: type[Parser] = entry.load()
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the parser {name!r} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise MissingDependencyError(
+            f"the parser {name!r} cannot be loaded from {entry.value}, which its distribution names: {error}"
+        ) from error
+    return loaded
+
+
+def read_head(url: str, registry: ObjectStoreRegistry) -> bytes:
+    """Return the first bytes of an object, in one small request.
+
+    Parameters
+    ----------
+    url
+        Canonical URL.
+    registry
+        What may be read.
+
+    Raises
+    ------
+    NotGrantedError, SourceUnavailableError
+        If the object may not be read, or is not there.
+    """
+    location = registry.locate(url)
+    if location.path is None:
+        return bytes(get(location, 0, HEAD, upto=True).data)
+    file = LocalFile(location)
+    try:
+        return file.read(0, min(HEAD, file.stamp.size or 0))
+    finally:
+        file.close()
+
+
+def _made(kind: type[Parser], options: Mapping[str, Any]) -> Parser:
+    _check_arguments(kind, options)
+    return kind(**options)
+
+
+def _check_arguments(kind: type[Any], options: Mapping[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
+    unknown = sorted(options.keys() - known) if known is not None else []
+    if unknown:
+        raise UnsupportedFeatureError(
+            f"{kind.__name__} has no argument {', '.join(unknown)}; it has {', '.join(sorted(known or ())) or 'none'}"
+        )
+
+
+def _recognise(url: str, registry: ObjectStoreRegistry) -> type[Parser]:
+    """Find the parser of a file: by what it begins with, then by how its name ends."""
+    names = _entry_points()
+    try:
+        head = read_head(url, registry)
+    except SourceUnavailableError:
+        by_name = _by_suffix(url, _installed()[0])  # a folder, such as a Zarr store, has no first bytes
+        if by_name is None:
+            raise
+        return by_name
+    known = format_of(head)
+    if known in names:
+        return load_parser(str(known))
+    kinds, missing = _installed()
+    found = next((kind for kind in kinds.values() if _is_sniffing(kind) and kind.recognises(head)), None)
+    if found is None and head and known is None:
+        found = _by_suffix(url, kinds)
+    if found is None:
+        raise FormatError(_refusal(head, kinds, missing), url=url)
+    return found
+
+
+def _is_sniffing(kind: Any) -> bool:
+    return callable(getattr(kind, "recognises", None))
+
+
+def _by_suffix(url: str, kinds: Mapping[str, type[Any]]) -> type[Parser] | None:
+    suffix = _suffix(url)
+    return next((kind for kind in kinds.values() if suffix and suffix in getattr(kind, "suffixes", ())), None)
+
+
+def _installed() -> tuple[dict[str, type[Any]], list[MissingDependencyError]]:
+    kinds, missing = {}, []
+    for name in parser_names():
+        try:
+            kinds[name] = load_parser(name)
+        except MissingDependencyError as error:
+            missing.append(error)
+    return kinds, missing
+
+
+def _refusal(head: bytes, kinds: Mapping[str, type[Any]], missing: list[MissingDependencyError]) -> str:
+    known = ", ".join(f"{name} ({getattr(kind, 'name', kind.__name__)})" for name, kind in kinds.items())
+    parts = [
+        f"no installed parser reads this file: it is {describe_content(head)}",
+        f"installed parsers: {known or 'none'}",
+        *(error.message for error in missing),
+    ]
+    return "; ".join(parts)
+
+
+def _suffix(url: str) -> str:
+    name = split(url).key.rstrip("/").rpartition("/")[2].lower()
+    return "." + name.rpartition(".")[2] if "." in name else ""
+
+
+def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
+    return _entry_points_on(tuple(sys.path))
+
+
+@cache
+def _entry_points_on(path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Look through the installed distributions once per search path: it takes milliseconds."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+
+
+def _how_to_install(entry: importlib.metadata.EntryPoint, module: str | None) -> str:
+    """Return the line that installs what a parser misses: the extra of its distribution that brings the module."""
+    distribution = entry.dist.name if entry.dist is not None else "virtualchunks"
+    for requirement in (entry.dist.requires if entry.dist is not None else None) or ():
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
+        package = re.match(r"[A-Za-z0-9_.-]+", requirement)
+        if (
+            extra
+            and package
+            and module is not None
+            and package[0].lower().replace("-", "_") == module.partition(".")[0]
+        ):
+            return f"pip install '{distribution}[{extra[1]}]'"
+    return f"pip install {module}"

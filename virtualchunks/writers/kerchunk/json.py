@@ -1,0 +1,127 @@
+"""Kerchunk references as a JSON file, written block by block."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.group import ManifestGroup
+from virtualchunks.writers.kerchunk.references import (
+    ArrayReferences,
+    References,
+    ZarrFormat,
+    inline_text,
+    metadata_text,
+    references,
+)
+from virtualchunks.writers.targets import WriteMode, target_of
+
+Compression = Literal["gzip", "zstd"]
+
+
+def write_json(
+    group: ManifestGroup,
+    target: str | os.PathLike[str],
+    *,
+    registry: Any = None,
+    store: Any = None,
+    compression: Compression | None = None,
+    zarr_format: ZarrFormat = 2,
+    mode: WriteMode = "w",
+) -> None:
+    """Write the references of a tree as one JSON file, which replaces what is there whole or not at all.
+
+    Parameters
+    ----------
+    group
+        The root of the tree.
+    target
+        A local path or a URL; or a key of `store`.
+    registry
+        Stores by prefix, where the target is a URL of one.
+    store
+        An obstore store.
+    compression
+        ``"gzip"`` or ``"zstd"``; fsspec reads it with ``target_options={"compression": …}``.
+    zarr_format
+        As for :func:`to_references`.
+    mode
+        ``"w"`` replaces what is there, ``"w-"`` refuses to.
+
+    Raises
+    ------
+    UnsupportedFeatureError, LimitExceededError
+        If an array cannot be written; the message names it. Nothing is written then.
+    TargetExistsError
+        If `mode` is ``"w-"`` and the target is there.
+    WriteError
+        If the target cannot be written; what was there before is untouched.
+
+    Notes
+    -----
+    ``xarray.open_dataset(target, engine="kerchunk")`` reads the file, with ``group=…`` for the groups below the root.
+    """
+    place = target_of(target, registry, store)
+    pieces = (text.encode() for text in _text(references(group, zarr_format)))
+    place.write_file(_compressor(compression)(pieces), mode)
+
+
+def _text(made: References) -> Iterator[str]:
+    """Yield the document, in pieces."""
+    yield '{"version":1,"refs":{'
+    documents = (f"{json.dumps(key)}:{json.dumps(metadata_text(value))}" for key, value in made.metadata.items())
+    yield ",".join(documents)
+    for array in made.arrays:
+        for entries in _entries(array):
+            yield ","
+            yield entries
+    yield "}}"
+
+
+def _entries(array: ArrayReferences) -> Iterator[str]:
+    """Yield the entries of the chunks of an array, joined, some at a time."""
+    start = json.dumps(f"{array.path}/")[:-1]
+    heads = [f'":[{json.dumps(target)},' for target in array.targets]
+    for block in array.blocks():
+        columns = (array.keys(block.number), block.source.tolist(), block.offset.tolist(), block.length.tolist())
+        entries = [
+            f"{start}{key}{heads[row]}{offset},{length}]" for key, row, offset, length in zip(*columns, strict=True)
+        ]
+        for place, data in array.buffers(block):
+            entries[place] = f'{start}{columns[0][place]}":"{inline_text(data)}"'
+        if entries:
+            yield ",".join(entries)
+    if array.missing is not None:
+        tail = f'":"{inline_text(array.missing)}"'
+        for keys in itertools.batched(array.keys(array.missing_numbers()), 1024):
+            yield ",".join(f"{start}{key}{tail}" for key in keys)
+
+
+def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if piece:
+            yield gzip.compress(piece, 6, mtime=0)
+
+
+def _zstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    from numcodecs import Zstd  # comes with zarr
+
+    yield bytes(Zstd(level=3).encode(b"".join(pieces)))
+
+
+_COMPRESSORS: dict[str | None, Callable[[Iterable[bytes]], Iterable[bytes]]] = {
+    None: lambda pieces: pieces,
+    "gzip": _gzip,
+    "zstd": _zstd,
+}
+
+
+def _compressor(name: str | None) -> Callable[[Iterable[bytes]], Iterable[bytes]]:
+    if name not in _COMPRESSORS:
+        raise UnsupportedFeatureError(f"unknown compression {name!r}; known are 'gzip', 'zstd' and None")
+    return _COMPRESSORS[name]

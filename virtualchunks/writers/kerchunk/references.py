@@ -1,0 +1,244 @@
+"""Kerchunk references: the metadata documents of a tree, and the chunks of its arrays as columns and as text.
+
+Specification: https://fsspec.github.io/kerchunk/spec.html, version 1. Templates and generators are never written.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from virtualchunks.attributes import to_zarr
+from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.group import ManifestGroup
+from virtualchunks.manifest import ChunkManifest
+from virtualchunks.urls import split
+from virtualchunks.writers.kerchunk.metadata_v2 import array_documents
+from virtualchunks.writers.layout import Block, StoredArray, blocks, stored_array
+
+ZarrFormat = Literal[2, 3]
+
+#: Number of chunks that are turned into text at a time.
+BLOCK = 1 << 17
+
+
+@dataclass(frozen=True)
+class ArrayReferences:
+    """The chunks of one array.
+
+    Parameters
+    ----------
+    path
+        Path of the array.
+    manifest
+        Where its chunks are.
+    targets
+        For each row of the manifest's sources, its URL as fsspec expects it; empty for one held in memory.
+    separator, prefix
+        How chunk keys are put together.
+    scalar
+        The key of the only chunk of an array without dimensions.
+    missing
+        The bytes to write for each missing chunk; ``None`` to write none.
+    """
+
+    path: str
+    manifest: ChunkManifest
+    targets: Sequence[str]
+    separator: str
+    prefix: str
+    scalar: str
+    missing: bytes | None
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Block]:
+        """Iterate over the chunks that are not missing."""
+        return blocks(self.manifest, size)
+
+    def keys(self, number: npt.NDArray[np.int64]) -> list[str]:
+        """Return the chunk keys, without the array's path, of chunks given by their number in C order."""
+        shape = self.manifest.shape_chunk_grid
+        if not shape:
+            return [self.scalar] * len(number)
+        names = [[str(i) for i in range(count)] for count in shape]
+        columns = np.unravel_index(number, shape)
+        texts = [map(name.__getitem__, column.tolist()) for name, column in zip(names, columns, strict=True)]
+        texts[0] = map(self.prefix.__add__, texts[0])
+        return list(map(self.separator.join, zip(*texts, strict=True)))
+
+    def buffers(self, block: Block) -> Iterator[tuple[int, bytes]]:
+        """Iterate over the chunks of a block that are held in memory: their place in the block, and their bytes."""
+        buffers = self.manifest.sources.buffers
+        if buffers is None:
+            return
+        held = np.isin(block.source, np.fromiter(buffers, dtype=np.int64, count=len(buffers)))
+        for place in np.flatnonzero(held).tolist():
+            start = int(block.offset[place])
+            yield place, buffers[int(block.source[place])][start : start + int(block.length[place])]
+
+    def missing_numbers(self) -> npt.NDArray[np.int64]:
+        """Return the numbers of the missing chunks that have to be written out."""
+        if self.missing is None:
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero(~self.manifest.present.reshape(-1))
+
+
+@dataclass(frozen=True)
+class References:
+    """The references of a tree.
+
+    Parameters
+    ----------
+    metadata
+        Metadata documents by key.
+    arrays
+        The chunks of each array.
+    """
+
+    metadata: Mapping[str, dict[str, Any]]
+    arrays: Sequence[ArrayReferences]
+
+
+def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
+    """Return the references of a tree, all of it checked.
+
+    Parameters
+    ----------
+    group
+        The root of the tree.
+    zarr_format
+        2 is what ``engine="kerchunk"`` reads.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If an array cannot be written; the message names it.
+    """
+    documents: dict[str, dict[str, Any]] = {}
+    arrays = []
+    write = {2: _array_v2, 3: _array_v3}[zarr_format]
+    for path, node in group.walk():
+        prefix = f"{path}/" if path else ""
+        documents |= _group_documents(prefix, node, zarr_format)
+        for name, array in node.arrays.items():
+            stored = stored_array(prefix + name, array, "a set of Kerchunk references")
+            made, own = write(stored)
+            documents |= own
+            arrays.append(made)
+    return References(documents, arrays)
+
+
+def _group_documents(prefix: str, group: ManifestGroup, zarr_format: ZarrFormat) -> dict[str, dict[str, Any]]:
+    attributes = to_zarr(group.attributes)
+    if zarr_format == 3:
+        return {f"{prefix}zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
+    return {f"{prefix}.zgroup": {"zarr_format": 2}, f"{prefix}.zattrs": attributes}
+
+
+def _array_v2(array: StoredArray) -> tuple[ArrayReferences, dict[str, dict[str, Any]]]:
+    documents = array_documents(array)
+    made = ArrayReferences(array.path, array.manifest, targets(array), ".", "", "0", documents.missing)
+    return made, {f"{array.path}/.zarray": documents.zarray, f"{array.path}/.zattrs": documents.zattrs}
+
+
+def _array_v3(array: StoredArray) -> tuple[ArrayReferences, dict[str, dict[str, Any]]]:
+    document = array.metadata.to_dict()
+    document["attributes"] = to_zarr(array.metadata.attributes, array.metadata.dtype)
+    made = ArrayReferences(array.path, array.manifest, targets(array), "/", "c/", "c", None)
+    return made, {f"{array.path}/zarr.json": document}
+
+
+def targets(array: StoredArray) -> list[str]:
+    """Return the URL of each source row as fsspec's file systems expect it.
+
+    fsspec takes the names of files and objects literally, apart from those of HTTP, which stay percent-encoded.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If a chunk lies in a store in memory, which no other process can read.
+    """
+    used = set(array.manifest.used_rows().tolist())
+    return [_target(url, array.path) if row in used else "" for row, url in enumerate(array.manifest.sources.urls)]
+
+
+def _target(url: str, variable: str) -> str:
+    if url.startswith("memory:"):
+        raise UnsupportedFeatureError(
+            f"{url} lies in the memory of this process, so references to it cannot be written",
+            url=url,
+            variable=variable,
+        )
+    if "%" not in url or url.startswith(("http:", "https:")):
+        return url
+    scheme, authority, key = split(url)
+    return f"{scheme}://{authority}/{key}"
+
+
+def metadata_text(document: Mapping[str, Any]) -> str:
+    """Return a metadata document as JSON text. NaN is written as zarr writes it."""
+    return json.dumps(document)
+
+
+def to_references(group: ManifestGroup, *, zarr_format: ZarrFormat = 2) -> dict[str, Any]:
+    """Return the references of a tree as a dictionary, for fsspec's ``filesystem("reference", fo=…)``.
+
+    Parameters
+    ----------
+    group
+        The root of the tree.
+    zarr_format
+        Format of the metadata: 2 is what ``xarray.open_dataset(…, engine="kerchunk")`` reads; 3 also holds rectilinear
+        chunk grids and is read with ``xarray.open_zarr("reference://", storage_options={"fo": …}, zarr_format=3,
+        consolidated=False)``.
+
+    Returns
+    -------
+    dict
+        ``{"version": 1, "refs": {…}}``.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If an array cannot be written; the message names it.
+    LimitExceededError
+        If missing chunks would have to be written out and are too many.
+
+    Examples
+    --------
+    >>> from virtualchunks import ArrayMetadata, ManifestArray
+    >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(4,), dtype="<i4", dimension_names=("x",))
+    >>> array = ManifestArray(metadata, {"0": {"path": "s3://bucket/a%20b.nc", "offset": 8, "length": 16}})
+    >>> to_references(ManifestGroup({"v": array}))["refs"]["v/0"]
+    ['s3://bucket/a b.nc', 8, 16]
+    """
+    made = references(group, zarr_format)
+    refs: dict[str, Any] = {key: metadata_text(document) for key, document in made.metadata.items()}
+    for array in made.arrays:
+        refs.update(_entries(array))
+    return {"version": 1, "refs": refs}
+
+
+def _entries(array: ArrayReferences) -> Iterator[tuple[str, Any]]:
+    prefix = f"{array.path}/"
+    for block in array.blocks():
+        keys = map(prefix.__add__, array.keys(block.number))
+        paths = map(array.targets.__getitem__, block.source.tolist())
+        values: list[Any] = list(map(list, zip(paths, block.offset.tolist(), block.length.tolist(), strict=True)))
+        for place, data in array.buffers(block):
+            values[place] = inline_text(data)
+        yield from zip(keys, values, strict=True)
+    if array.missing is not None:
+        keys = map(prefix.__add__, array.keys(array.missing_numbers()))
+        yield from zip(keys, itertools.repeat(inline_text(array.missing)), strict=False)
+
+
+def inline_text(data: bytes) -> str:
+    """Return bytes as references hold them."""
+    return "base64:" + base64.b64encode(data).decode("ascii")

@@ -1,0 +1,167 @@
+"""The form in which reference formats hold an array: one encoding for all its chunks, and a name for every dimension.
+
+What has another form is refused here, by name, before a writer touches its target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.encoding import ChunkEncoding, in_order
+from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.group import ManifestGroup
+from virtualchunks.manifest import ChunkManifest
+from virtualchunks.metadata import ArrayMetadata
+
+_ADVICE = (
+    "; read the values with .virtual.open() and write those, or leave the variable out. A ManifestStore "
+    "(.virtual.to_store()) reads it as it is"
+)
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array as a writer lays it out.
+
+    Parameters
+    ----------
+    path
+        Path in the tree, without a leading slash.
+    metadata
+        What the array is; its encoding is that of every chunk, its dimensions all have names.
+    manifest
+        Where its chunks are.
+    """
+
+    path: str
+    metadata: ArrayMetadata
+    manifest: ChunkManifest
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether some chunk is missing."""
+        if not len(self.manifest.sources):
+            return self.manifest.records.size > 0
+        return not bool(self.manifest.present.all())
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether every chunk is held in memory, as those of loaded variables are."""
+        buffers = self.manifest.sources.buffers or {}
+        return not self.has_missing and all(row in buffers for row in self.manifest.used_rows().tolist())
+
+
+def stored_arrays(group: ManifestGroup, target: str) -> list[StoredArray]:
+    """Return every array of a tree as it can be written.
+
+    Parameters
+    ----------
+    group
+        The root of the tree.
+    target
+        Name of the format, for messages.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If the chunks of an array do not all decode alike, or not to the array's dtype and chunk shape.
+    """
+    return [stored_array(path, array, target) for path, array in group.walk_arrays()]
+
+
+def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
+    """Return one array as it can be written; see :func:`stored_arrays`."""
+    metadata, manifest = array.metadata, array.manifest
+    encodings = _encodings(metadata, manifest)
+    if len(encodings) > 1:
+        counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in encodings.items())
+        raise UnsupportedFeatureError(
+            f"the chunks of {path!r} decode in {len(encodings)} ways ({counts}), but {target} holds one encoding for "
+            f"each array{_ADVICE}",
+            variable=path,
+        )
+    encoding = next(iter(encodings), None)
+    own = metadata.transcoded().encoding if encoding is None else _nominal(path, metadata, encoding, target)
+    names = _dimension_names(path, metadata)
+    return StoredArray(path, metadata.replace(encoding=own, dimension_names=names), manifest)
+
+
+def _encodings(metadata: ArrayMetadata, manifest: ChunkManifest) -> dict[ChunkEncoding, int]:
+    """Count the chunks that decode in each way."""
+    if not len(manifest.sources):
+        return {}
+    sources = manifest.records["source"][manifest.present]
+    if not sources.size:
+        return {}
+    ids = manifest.sources.encoding_ids
+    if ids is None:
+        return {metadata.encoding: int(sources.size)}
+    counts: dict[ChunkEncoding, int] = {}
+    for number, count in enumerate(np.bincount(ids[sources]).tolist()):
+        if count:
+            encoding = manifest.sources.encodings[number - 1] if number else metadata.encoding
+            counts[encoding] = counts.get(encoding, 0) + count
+    return counts
+
+
+def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target: str) -> ChunkEncoding:
+    """Return an encoding whose bytes decode to the array's dtype and to whole chunks."""
+    if in_order(encoding.dtype, "=") != metadata.dtype:
+        raise UnsupportedFeatureError(
+            f"the chunks of {path!r} hold {encoding.dtype} where the array is {metadata.dtype}, and {target} converts "
+            f"nothing{_ADVICE}",
+            variable=path,
+        )
+    if encoding.shape is None:
+        return encoding
+    if metadata.grid.is_regular and metadata.grid.chunk_shape == encoding.shape:
+        return replace(encoding, shape=None)
+    raise UnsupportedFeatureError(
+        f"the chunks of {path!r} decode to the shape {encoding.shape}, which is not that of the array's chunks, and "
+        f"{target} cuts nothing{_ADVICE}",
+        variable=path,
+    )
+
+
+def _dimension_names(path: str, metadata: ArrayMetadata) -> tuple[str, ...]:
+    """Return the dimension names; a dimension without one is the array's own, as in a virtual Dataset."""
+    names = metadata.dimension_names or (None,) * metadata.ndim
+    own = path.rpartition("/")[2]
+    return tuple(f"{own}_dim_{axis}" if name is None else name for axis, name in enumerate(names))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of chunks of one array, in C order, that are not missing.
+
+    Parameters
+    ----------
+    number
+        Number of each chunk in the grid, counted in C order.
+    source, offset, length
+        Columns of the records.
+    """
+
+    number: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.uint64]
+    length: npt.NDArray[Any]
+
+
+def blocks(manifest: ChunkManifest, size: int) -> Iterator[Block]:
+    """Iterate over the chunks that are not missing, those of `size` consecutive grid numbers at a time."""
+    if not len(manifest.sources):
+        return
+    flat = manifest.records.reshape(-1)
+    for start in range(0, len(flat), size):
+        part = flat[start : start + size]
+        present = part["source"] >= 0
+        kept = np.flatnonzero(present)
+        whole = part if len(kept) == len(part) else part[kept]
+        yield Block(kept + start, whole["source"], whole["offset"], whole["length"])

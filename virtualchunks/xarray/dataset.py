@@ -1,0 +1,317 @@
+"""Virtual Datasets: a ManifestGroup as an xarray Dataset, references in most variables and values in a few.
+
+Coordinates follow CF as :func:`xarray.decode_cf` reads it. What stays virtual keeps its attributes as the file has
+them; what is loaded is decoded by xarray itself.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+from xarray.conventions import decode_cf_variables
+
+from virtualchunks.array import ManifestArray
+from virtualchunks.errors import DecodeError, FormatError
+from virtualchunks.group import ManifestGroup
+from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.xarray.grants import remember
+
+if TYPE_CHECKING:
+    from virtualchunks.registry import ReadableStore
+
+    Registry = ObjectStoreRegistry | Mapping[str, ReadableStore | Mapping[str, Any] | None] | None
+
+#: What ``loadable_variables`` may be.
+Loadable = str | Iterable[str] | Callable[[str, ManifestArray], bool] | None
+#: The most bytes of values for which ``loadable_variables="small"`` loads a variable.
+SMALL = 1 << 20
+
+
+def group_to_dataset(
+    group: ManifestGroup,
+    *,
+    registry: Registry = None,
+    loadable_variables: Loadable = None,
+    drop_variables: str | Iterable[str] | None = None,
+    decode_times: Any = None,
+    mask_and_scale: bool = True,
+) -> xr.Dataset:
+    """Return one group, without the groups below it, as a Dataset of ManifestArrays.
+
+    Parameters
+    ----------
+    group
+        The group.
+    registry
+        What may be read to load variables. Without one, nothing is loaded unless `loadable_variables` asks for it, and
+        then only what is held in memory can be.
+    loadable_variables, drop_variables, decode_times, mask_and_scale
+        As for :func:`virtualchunks.open_virtual_dataset`.
+
+    Raises
+    ------
+    FormatError
+        If two variables disagree about the length of a dimension.
+    DecodeError
+        If xarray cannot decode a loaded variable.
+
+    Examples
+    --------
+    >>> from virtualchunks import ArrayMetadata
+    >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(2,), dtype="<i4", dimension_names=("x",))
+    >>> array = ManifestArray(metadata, {"0": {"path": "s3://bucket/a.nc", "offset": 0, "length": 8}})
+    >>> group_to_dataset(ManifestGroup({"v": array})).sizes["x"]
+    4
+    """
+    dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+    arrays = {name: array for name, array in group.arrays.items() if name not in dropped}
+    attributes = _with_bounds_units({name: dict(array.metadata.attributes) for name, array in arrays.items()})
+    arrays = {name: _described(name, array, attributes[name]) for name, array in arrays.items()}
+    dimensions = {name: dimension_names(name, array) for name, array in arrays.items()}
+    _check_sizes(arrays, dimensions)
+    granted = ObjectStoreRegistry.coerce(registry)
+    chosen = _choose(arrays, dimensions, [] if registry is None and loadable_variables is None else loadable_variables)
+    variables: dict[str, xr.Variable] = {
+        name: xr.Variable(dimensions[name], array, attributes[name], fastpath=True)
+        for name, array in arrays.items()
+        if name not in chosen
+    }
+    variables |= _loaded(
+        {name: (dimensions[name], arrays[name], attributes[name]) for name in chosen},
+        granted,
+        decode_times,
+        mask_and_scale,
+    )
+    if registry is not None:
+        remember(sources_of(arrays.values()), granted)
+    return assemble({name: variables[name] for name in arrays}, dict(group.attributes))
+
+
+def group_to_datatree(
+    group: ManifestGroup,
+    *,
+    registry: Registry = None,
+    loadable_variables: Loadable = None,
+    drop_variables: str | Iterable[str] | None = None,
+    decode_times: Any = None,
+    mask_and_scale: bool = True,
+) -> xr.DataTree:
+    """Return a group and all groups below it as a DataTree of ManifestArrays.
+
+    Parameters
+    ----------
+    group
+        The group at the root.
+    registry, loadable_variables, drop_variables, decode_times, mask_and_scale
+        As for :func:`group_to_dataset`, for each group.
+
+    Raises
+    ------
+    FormatError, DecodeError
+        As :func:`group_to_dataset`.
+    """
+    options: dict[str, Any] = {
+        "registry": registry,
+        "loadable_variables": loadable_variables,
+        "drop_variables": drop_variables,
+        "decode_times": decode_times,
+        "mask_and_scale": mask_and_scale,
+    }
+    nodes = {f"/{path}": group_to_dataset(node, **options) for path, node in group.walk()}
+    return xr.DataTree.from_dict(nodes)
+
+
+def array_to_variable(array: ManifestArray) -> xr.Variable:
+    """Return an array of references as a Variable; dimensions without a name are called ``dim_0``, ``dim_1``, ….
+
+    Examples
+    --------
+    >>> from virtualchunks import ArrayMetadata
+    >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(4,), dtype="<i4", dimension_names=("x",))
+    >>> array_to_variable(ManifestArray(metadata, {})).dims
+    ('x',)
+    """
+    given = array.metadata.dimension_names or (None,) * array.ndim
+    names = [f"dim_{axis}" if name is None else name for axis, name in enumerate(given)]
+    return xr.Variable(names, array, dict(array.metadata.attributes))
+
+
+def assemble(variables: Mapping[str, xr.Variable], attributes: dict[str, Any]) -> xr.Dataset:
+    """Return a Dataset whose coordinates are those that CF names; indexes are built for values only.
+
+    Parameters
+    ----------
+    variables
+        Variables, whose ``coordinates`` attribute moves to their encoding.
+    attributes
+        Attributes of the Dataset, of which ``coordinates`` is taken out.
+    """
+    names = _named_coordinates(variables)
+    if isinstance(attributes.get("coordinates"), str):
+        names |= set(attributes.pop("coordinates").split())
+    coordinates = {name: var for name, var in variables.items() if name in names or var.dims == (name,)}
+    indexable = {
+        name: var
+        for name, var in coordinates.items()
+        if var.dims == (name,) and not isinstance(var._data, ManifestArray)
+    }
+    indexed = xr.Coordinates(indexable)
+    rest: dict[Hashable, Any] = {name: var for name, var in coordinates.items() if name not in indexable}
+    in_order = {name: rest[name] if name in rest else indexed.variables[name] for name in coordinates}
+    return xr.Dataset(
+        {name: var for name, var in variables.items() if name not in coordinates},
+        coords=xr.Coordinates(in_order, indexes=dict(indexed.xindexes)),
+        attrs=attributes,
+    )
+
+
+def dimension_names(name: str, array: ManifestArray) -> tuple[str, ...]:
+    """Return the dimension names of an array; one without a name is its own and shared with no other array.
+
+    Examples
+    --------
+    >>> from virtualchunks import ArrayMetadata
+    >>> metadata = ArrayMetadata.build(shape=(4, 2), chunks=(4, 2), dtype="<i4", dimension_names=("x", None))
+    >>> dimension_names("v", ManifestArray(metadata, {}))
+    ('x', 'v_dim_1')
+    """
+    given = array.metadata.dimension_names
+    names: tuple[str | None, ...] = (None,) * array.ndim if given is None else given
+    return tuple(f"{name}_dim_{axis}" if label is None else label for axis, label in enumerate(names))
+
+
+def sources_of(arrays: Iterable[ManifestArray]) -> set[str]:
+    """Return the canonical URLs of the objects that arrays refer to."""
+    return {url for array in arrays for url in array.manifest.sources.urls if url}
+
+
+def _choose(
+    arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, tuple[str, ...]], loadable: Loadable
+) -> list[str]:
+    """Return the names of the variables to load."""
+    if callable(loadable):
+        return [name for name, array in arrays.items() if loadable(name, array)]
+    if loadable is None or loadable == "small":
+        most = SMALL if loadable == "small" else -1
+        return [name for name, array in arrays.items() if dimensions[name] == (name,) or array.nbytes <= most]
+    patterns = [loadable] if isinstance(loadable, str) else list(loadable)
+    return [name for name in arrays if any(name == text or fnmatch.fnmatchcase(name, text) for text in patterns)]
+
+
+def _loaded(
+    chosen: Mapping[str, tuple[tuple[str, ...], ManifestArray, dict[str, Any]]],
+    registry: ObjectStoreRegistry,
+    decode_times: Any,
+    mask_and_scale: bool,
+) -> dict[str, xr.Variable]:
+    """Read variables and decode them as xarray does."""
+    if not chosen:
+        return {}
+    from virtualchunks.reading.together import read_together  # decoding needs zarr, which is slow to import
+
+    values = read_together({name: array for name, (_, array, _) in chosen.items()}, registry)
+    stored = {
+        name: xr.Variable(dims, plain_values(values[name]), attributes, text_encoding(array.dtype))
+        for name, (dims, array, attributes) in chosen.items()
+    }
+    url = next(iter(sources_of(array for _, array, _ in chosen.values())), None)
+    return decode_variables(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
+
+
+def plain_values(values: Any) -> Any:
+    """Return values as xarray's other backends have them: variable-length strings as objects."""
+    return values.astype(object) if values.dtype.kind == "T" else values
+
+
+def text_encoding(dtype: Any) -> dict[str, Any]:
+    """Return the encoding by which xarray's other backends mark text of any length, so that it is decoded alike."""
+    return {"dtype": str} if dtype.kind == "T" else {}
+
+
+def decode_variables(
+    variables: dict[str, xr.Variable], *, url: str | None, decode_times: Any = None, mask_and_scale: bool = True
+) -> dict[str, xr.Variable]:
+    """Decode variables as :func:`xarray.open_dataset` does, apart from their coordinates.
+
+    Parameters
+    ----------
+    variables
+        Stored values, or arrays that read them when they are indexed.
+    url
+        Where they are from, for errors.
+    decode_times, mask_and_scale
+        As for :func:`xarray.open_dataset`; ``None`` for its default.
+
+    Raises
+    ------
+    DecodeError
+        If xarray cannot decode one.
+    """
+    try:
+        decoded, _, _ = decode_cf_variables(
+            variables,
+            {},
+            decode_times=True if decode_times is None else decode_times,
+            mask_and_scale=mask_and_scale,
+            decode_coords=False,
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        note = str(next(iter(getattr(error, "__notes__", ())), "variables")).partition(" with value")[0]
+        raise DecodeError(f"cannot decode {note.removeprefix('Raised while decoding ')}: {error}", url=url) from error
+    return {str(name): variable for name, variable in decoded.items()}
+
+
+def _named_coordinates(variables: Mapping[str, xr.Variable]) -> set[str]:
+    """Take the ``coordinates`` attributes out; return the variables they name, as xarray's ``decode_coords`` does."""
+    names: set[str] = set()
+    for variable in variables.values():
+        if "coordinates" not in variable.attrs:
+            continue
+        text = variable.attrs.pop("coordinates")
+        variable.encoding["coordinates"] = text
+        names.update(name for name in str(text).split() if name in variables)
+    return names
+
+
+def _with_bounds_units(attributes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Give the bounds of time coordinates the units of the coordinate, which CF lets a file leave out.
+
+    Bounds counted from another epoch are other values. With the units on them, that is seen when they are combined.
+    """
+    for own in attributes.values():
+        units, bounds = own.get("units"), own.get("bounds")
+        if isinstance(units, str) and "since" in units and isinstance(bounds, str) and bounds in attributes:
+            attributes[bounds].setdefault("units", units)
+            if "calendar" in own:
+                attributes[bounds].setdefault("calendar", own["calendar"])
+    return attributes
+
+
+def _described(name: str, array: ManifestArray, attributes: Mapping[str, Any]) -> ManifestArray:
+    """Return an array with attributes, and with the name that errors call it by."""
+    metadata = array.metadata
+    kept = metadata.attributes if len(attributes) == len(metadata.attributes) else dict(attributes)
+    return ManifestArray(metadata.replace(attributes=kept, name=name), array.manifest)
+
+
+def _check_sizes(arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, tuple[str, ...]]) -> None:
+    found: dict[str, tuple[int, str]] = {}
+    for name, array in arrays.items():
+        for dimension, size in zip(dimensions[name], array.shape, strict=True):
+            first = found.setdefault(dimension, (size, name))
+            if first[0] != size:
+                raise FormatError(
+                    f"dimension {dimension!r} has the length {first[0]} in {first[1]!r} and {size} in {name!r}: leave "
+                    "one of them out with drop_variables",
+                    url=next(array.manifest.iter_nonempty_paths(), None),
+                    variable=name,
+                )
+
+
+def references_of(variable: Any) -> ManifestArray | None:
+    """Return the references that a variable holds, or ``None`` if it holds values; no values are read to find out."""
+    data = getattr(variable, "variable", variable)._data
+    return data if isinstance(data, ManifestArray) else None

@@ -1,0 +1,126 @@
+"""Running one function over many files: in order, with a progress bar, and with errors that name the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from virtualchunks.errors import MissingDependencyError
+
+#: What ``parallel`` may be.
+Parallel = bool | int | str | Executor | type[Executor]
+
+
+def run_over[Result](
+    function: Callable[[str], Result], items: Sequence[str], parallel: Parallel = False, *, describe: str = "opening"
+) -> list[Result]:
+    """Call a function with every item; return the results in the order of the items.
+
+    Parameters
+    ----------
+    function
+        What to call; it must pickle where the executor runs it in other processes.
+    items
+        URLs or paths.
+    parallel
+        ``False`` for one after the other, ``True`` for one thread per processor, a number of threads, an executor
+        (which is left running), a class of executors, ``"dask"`` or ``"lithops"``.
+    describe
+        What the progress bar calls the work.
+
+    Raises
+    ------
+    Exception
+        What the function raises first, with a note that names the item. Calls that have not begun are cancelled.
+    """
+    with _progress(len(items), describe) as advance:
+        if parallel is False or (parallel is not True and isinstance(parallel, int) and parallel <= 1):
+            return [_named(describe, item, partial(function, item), advance) for item in items]
+        with _executor(parallel) as executor:
+            futures = [executor.submit(function, item) for item in items]
+            try:
+                return [
+                    _named(describe, item, future.result, advance) for item, future in zip(items, futures, strict=True)
+                ]
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                raise
+
+
+def _named[Result](describe: str, item: str, call: Callable[[], Result], advance: Callable[[], Any]) -> Result:
+    try:
+        result = call()
+    except Exception as error:
+        error.add_note(f"while {describe} {item}")
+        raise
+    advance()
+    return result
+
+
+@contextmanager
+def _progress(total: int, describe: str) -> Iterator[Callable[[], Any]]:
+    """Show a bar on a terminal and in a notebook, for work that takes more than a second; elsewhere nothing."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=describe, unit="file", disable=None, delay=1) as bar:
+        yield bar.update
+
+
+@contextmanager
+def _executor(parallel: Parallel) -> Iterator[Executor]:
+    if isinstance(parallel, Executor):
+        yield parallel
+        return
+    with _new_executor(parallel) as executor:
+        yield executor
+
+
+def _new_executor(parallel: bool | int | str | type[Executor]) -> Executor:
+    if isinstance(parallel, type) and issubclass(parallel, Executor):
+        return parallel()
+    if isinstance(parallel, int):
+        return ThreadPoolExecutor(os.cpu_count() if parallel is True else parallel, "virtualchunks-open")
+    if parallel in _BY_NAME:
+        return _BY_NAME[parallel]()
+    raise ValueError(
+        f"parallel={parallel!r} is neither True, False, a number of threads, a concurrent.futures.Executor, nor one of "
+        f"{', '.join(map(repr, _BY_NAME))}"
+    )
+
+
+class DaskExecutor(Executor):
+    """Calls on dask's scheduler: on the cluster of the current distributed client, or else on dask's local threads."""
+
+    def __init__(self) -> None:
+        try:
+            from dask.delayed import delayed
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("parallel='dask' needs dask: pip install 'virtualchunks[dask]'") from error
+        self._delayed = delayed
+        self._pool = ThreadPoolExecutor(os.cpu_count(), "virtualchunks-dask")
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Schedule a call."""
+        task = self._delayed(fn, pure=False)(*args, **kwargs)
+        return self._pool.submit(task.compute)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let go of the threads that wait for dask."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _lithops() -> Executor:
+    try:
+        from lithops.concurrent import FunctionExecutor  # type: ignore[import-not-found,unused-ignore]
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("parallel='lithops' needs lithops ≥ 3.8: pip install lithops") from error
+    made: Executor = FunctionExecutor()
+    return made
+
+
+_BY_NAME: dict[Any, Callable[[], Executor]] = {"dask": DaskExecutor, "lithops": _lithops}

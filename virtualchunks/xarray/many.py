@@ -1,0 +1,172 @@
+"""Opening many files as one virtual Dataset."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from virtualchunks.errors import SourceUnavailableError, URLError
+from virtualchunks.parsing import Parser
+from virtualchunks.urls import as_url
+from virtualchunks.xarray.dataset import references_of, sources_of
+from virtualchunks.xarray.executors import Parallel, run_over
+from virtualchunks.xarray.grants import remember
+from virtualchunks.xarray.opening import granting, open_virtual_dataset
+
+if TYPE_CHECKING:
+    from virtualchunks.xarray.dataset import Registry
+
+Named = str | os.PathLike[str]
+#: URLs, nested as :func:`xarray.combine_nested` takes Datasets.
+Nested = Named | Sequence["Nested"]
+
+
+def open_virtual_mfdataset(
+    urls: Nested,
+    registry: Registry = None,
+    parser: Parser | str | None = None,
+    concat_dim: Any = None,
+    compat: Any = "override",
+    preprocess: Callable[[xr.Dataset], xr.Dataset] | None = None,
+    data_vars: Any = None,
+    coords: Any = "minimal",
+    combine: str = "by_coords",
+    parallel: Parallel = False,
+    join: Any = "exact",
+    attrs_file: Named | None = None,
+    combine_attrs: Any = "override",
+    **kwargs: Any,
+) -> xr.Dataset:
+    """Open many files as one virtual Dataset, as :func:`xarray.open_mfdataset` does with values.
+
+    Parameters
+    ----------
+    urls
+        Paths or URLs; a glob of local paths (``"data/*.nc"``); or nested lists for ``combine="nested"``.
+    registry, parser
+        As for :func:`open_virtual_dataset`. ``registry=None`` grants exactly the objects named.
+    concat_dim
+        With ``combine="nested"``, the dimension to join along, or one per level of nesting.
+    compat, data_vars, coords, join, combine_attrs
+        As for :func:`xarray.open_mfdataset`. The defaults are those that suit references, and that xarray is moving to:
+        variables without the dimension are taken from the first file (``"override"``), those with it are joined;
+        nothing is broadcast; other dimensions must agree exactly, which raises where they do not.
+    preprocess
+        Called with each Dataset before they are combined.
+    combine
+        ``"by_coords"``, by the values of the dimension coordinates, or ``"nested"``, in the order given.
+    parallel
+        How to open the files: ``False`` one after the other, ``True`` or a number of threads, a
+        :class:`concurrent.futures.Executor`, ``"dask"`` or ``"lithops"``. The order of the results is that of `urls`.
+    attrs_file
+        The one of `urls` whose attributes the result has.
+    **kwargs
+        Further arguments of :func:`open_virtual_dataset`.
+
+    Raises
+    ------
+    VirtualChunksError
+        As :func:`open_virtual_dataset`; the error names the file.
+    CombineError
+        If the arrays cannot become one without a wrong number.
+
+    Examples
+    --------
+    >>> import virtualchunks as vc
+    >>> cube = vc.open_virtual_mfdataset("archive/*.nc", parallel=8)  # doctest: +SKIP
+    """
+    if combine not in ("by_coords", "nested"):
+        raise ValueError(f"combine is 'by_coords' or 'nested', not {combine!r}")
+    if combine == "by_coords" and concat_dim is not None:
+        raise ValueError("concat_dim needs combine='nested'; combine='by_coords' finds the dimension by itself")
+    named = expand(urls)
+    flat = list(_flatten(named))
+    shared = None if registry is None else granting(registry, flat[0])
+    open_one = partial(_open_one, registry=shared, parser=parser, preprocess=preprocess, options=kwargs)
+    datasets = run_over(open_one, flat, parallel)
+    for url, dataset in zip(flat, datasets, strict=True):
+        _remember(url, dataset, shared)
+    options = {
+        "compat": compat, "data_vars": data_vars, "coords": coords, "join": join, "combine_attrs": combine_attrs
+    }  # fmt: skip
+    if combine == "nested":
+        combined = xr.combine_nested(_nest(named, iter(datasets)), concat_dim, **options)
+    else:
+        combined = xr.combine_by_coords(datasets, **options)
+    result: xr.Dataset = combined
+    if attrs_file is not None:
+        result.attrs = datasets[_place(as_url(attrs_file), flat)].attrs
+    return result
+
+
+def expand(urls: Nested) -> list[Any]:
+    """Return canonical URLs in the nesting given, globs of local paths expanded in alphabetical order.
+
+    Raises
+    ------
+    SourceUnavailableError
+        If there is nothing to open.
+    URLError
+        If a remote URL holds a glob.
+    """
+    expanded = [_expand(entry) for entry in _listed(urls)]
+    if not expanded or not any(True for _ in _flatten(expanded)):
+        raise SourceUnavailableError(f"nothing to open: {urls!r} names no file")
+    return expanded
+
+
+def _listed(urls: Nested) -> list[Any]:
+    if not isinstance(urls, str):
+        return [urls] if isinstance(urls, os.PathLike) else list(urls)
+    if not glob.has_magic(urls) or os.path.exists(urls):
+        return [urls]
+    scheme, colon, _ = urls.partition("://")
+    if colon and scheme != "file":
+        raise URLError(f"{urls!r}: globs are expanded for local paths only; list the objects and pass their URLs")
+    return sorted(glob.glob(urls.removeprefix("file://"), recursive=True))
+
+
+def _expand(entry: Any) -> Any:
+    if isinstance(entry, str | os.PathLike):
+        return as_url(entry)
+    return [_expand(item) for item in entry]
+
+
+def _flatten(nested: Iterable[Any]) -> Iterator[str]:
+    for entry in nested:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from _flatten(entry)
+
+
+def _nest(like: Iterable[Any], datasets: Iterator[xr.Dataset]) -> list[Any]:
+    return [next(datasets) if isinstance(entry, str) else _nest(entry, datasets) for entry in like]
+
+
+def _open_one(
+    url: str,
+    registry: Registry,
+    parser: Parser | str | None,
+    preprocess: Callable[[xr.Dataset], xr.Dataset] | None,
+    options: dict[str, Any],
+) -> xr.Dataset:
+    dataset = open_virtual_dataset(url, registry, parser, **options)
+    return dataset if preprocess is None else preprocess(dataset)
+
+
+def _remember(url: str, dataset: xr.Dataset, registry: Registry) -> None:
+    """Record the grant in this process, too: the file may have been opened in another."""
+    found = (references_of(variable) for variable in dataset.variables.values())
+    remember(sources_of(array for array in found if array is not None), granting(registry, url))
+
+
+def _place(url: str, urls: list[str]) -> int:
+    if url not in urls:
+        raise SourceUnavailableError(f"attrs_file {url} is not one of the files opened", url=url)
+    return urls.index(url)

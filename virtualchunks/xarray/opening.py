@@ -1,0 +1,223 @@
+"""Opening one file: as a ManifestStore, as a virtual Dataset, as a virtual DataTree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from virtualchunks.errors import FormatError, VirtualChunksError
+from virtualchunks.group import ManifestGroup
+from virtualchunks.parsing import Parser, find_parser, leaving_out
+from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.urls import as_url
+from virtualchunks.xarray.dataset import Loadable, group_to_dataset, group_to_datatree
+
+if TYPE_CHECKING:
+    from virtualchunks.store import ManifestStore
+    from virtualchunks.xarray.dataset import Registry
+
+
+def open_store(
+    url: str | os.PathLike[str],
+    registry: Registry = None,
+    parser: Parser | str | None = None,
+    *,
+    drop_variables: str | Iterable[str] | None = None,
+    strict: bool | None = None,
+) -> ManifestStore:
+    """Open a file as a read-only Zarr store of references to its chunks.
+
+    Parameters
+    ----------
+    url, registry, parser, strict
+        As for :func:`open_virtual_dataset`.
+    drop_variables
+        Names of variables that the parser leaves out, if it can.
+
+    Returns
+    -------
+    ManifestStore
+        For :func:`zarr.open_group` and :func:`xarray.open_zarr`.
+
+    Raises
+    ------
+    VirtualChunksError
+        As :func:`open_virtual_dataset`.
+    """
+    named = as_url(url)
+    granted = granting(registry, named)
+    dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
+    chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
+    try:
+        return chosen(named, granted)
+    except VirtualChunksError as error:
+        error.url = error.url if error.url is not None else named
+        raise
+
+
+def open_virtual_dataset(
+    url: str | os.PathLike[str],
+    registry: Registry = None,
+    parser: Parser | str | None = None,
+    drop_variables: str | Iterable[str] | None = None,
+    loadable_variables: Loadable = None,
+    decode_times: Any = None,
+    *,
+    mask_and_scale: bool = True,
+    group: str | None = None,
+    strict: bool | None = None,
+) -> xr.Dataset:
+    """Open a file as a Dataset of references to its chunks: a virtual Dataset.
+
+    Nothing but the file's metadata is read, apart from the variables to load. The result combines as any Dataset does:
+    :func:`xarray.concat`, :func:`xarray.combine_by_coords`, ``isel``, ``rename``. Its values are read by
+    ``.virtual.open()``; its references are written by ``.virtual.to_icechunk()`` and ``.virtual.to_kerchunk()``.
+
+    Parameters
+    ----------
+    url
+        What to open: a local path, or a ``file://``, ``s3://``, ``gs://`` or ``https://`` URL.
+    registry
+        What may be read, through which stores: an :class:`~virtualchunks.ObjectStoreRegistry` or a dictionary for one.
+        ``None`` grants exactly the object that `url` names, without credentials.
+    parser
+        A parser, the name of an installed one (``"hdf5"``), or ``None`` to find it by what the file begins with and how
+        its name ends.
+    drop_variables
+        Names of variables to leave out.
+    loadable_variables
+        Which variables to read now instead of referring to them. ``None``: the dimension coordinates, 1-D variables
+        named like their dimension, which xarray needs to combine. Names and globs (``["time", "lat*"]``); names that
+        are not there are ignored, since files of one archive differ. ``"small"``: dimension coordinates, and all of up
+        to 1 MiB of values. A function of name and ManifestArray. ``[]``: none.
+    decode_times
+        As for :func:`xarray.open_dataset`, for loaded variables.
+    mask_and_scale
+        As for :func:`xarray.open_dataset`, for loaded variables. Virtual variables stay as the file stores them, with
+        ``scale_factor``, ``_FillValue`` and the rest in their attributes, where every reader finds them.
+    group
+        Path of the group to open; the root by default.
+    strict
+        Whether what the parser cannot represent raises, instead of being left out with a warning.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of :class:`~virtualchunks.ManifestArray`, and NumPy arrays where loaded.
+
+    Raises
+    ------
+    FormatError
+        If the file is not what its parser reads, or no parser recognises it.
+    NotGrantedError
+        If the registry does not cover the file.
+    ReadError
+        If its bytes cannot be read.
+    MissingDependencyError
+        If an extra is not installed.
+
+    Notes
+    -----
+    CF lets the bounds of a time coordinate go without ``units`` of their own. Virtual bounds get those of the
+    coordinate, as xarray gives them while decoding, so that bounds counted from different epochs are not combined
+    unseen.
+
+    Examples
+    --------
+    >>> import virtualchunks as vc
+    >>> months = [vc.open_virtual_dataset(path) for path in paths]  # doctest: +SKIP
+    >>> cube = xr.concat(months, dim="time", coords="minimal", compat="override")  # doctest: +SKIP
+    """
+    named = as_url(url)
+    granted = granting(registry, named)
+    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
+    dataset = group_to_dataset(
+        subgroup(store.group, group, named),
+        registry=_registry_of(store, granted),
+        loadable_variables=loadable_variables,
+        drop_variables=drop_variables,
+        decode_times=decode_times,
+        mask_and_scale=mask_and_scale,
+    )
+    dataset.encoding["source"] = named
+    return dataset
+
+
+def open_virtual_datatree(
+    url: str | os.PathLike[str],
+    registry: Registry = None,
+    parser: Parser | str | None = None,
+    *,
+    drop_variables: str | Iterable[str] | None = None,
+    loadable_variables: Loadable = None,
+    decode_times: Any = None,
+    mask_and_scale: bool = True,
+    group: str | None = None,
+    strict: bool | None = None,
+) -> xr.DataTree:
+    """Open a file with all its groups as a DataTree of references to its chunks.
+
+    Parameters
+    ----------
+    url, registry, parser, drop_variables, loadable_variables, decode_times, mask_and_scale, strict
+        As for :func:`open_virtual_dataset`, for each group.
+    group
+        Path of the group to have at the root.
+
+    Returns
+    -------
+    xarray.DataTree
+        One node per group.
+
+    Raises
+    ------
+    VirtualChunksError
+        As :func:`open_virtual_dataset`.
+    """
+    named = as_url(url)
+    granted = granting(registry, named)
+    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
+    tree = group_to_datatree(
+        subgroup(store.group, group, named),
+        registry=_registry_of(store, granted),
+        loadable_variables=loadable_variables,
+        drop_variables=drop_variables,
+        decode_times=decode_times,
+        mask_and_scale=mask_and_scale,
+    )
+    tree.encoding["source"] = named
+    return tree
+
+
+def granting(registry: Registry, url: str) -> ObjectStoreRegistry:
+    """Return the registry to open a file with: the user's own, or one for just the file that he names."""
+    return ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
+
+
+def _registry_of(store: ManifestStore, granted: ObjectStoreRegistry) -> ObjectStoreRegistry:
+    """Return the registry of a store: its parser may grant what lies beneath a folder that the user named."""
+    return store.registry if len(store.registry) else granted
+
+
+def subgroup(root: ManifestGroup, path: str | None, url: str) -> ManifestGroup:
+    """Return the group at a path.
+
+    Raises
+    ------
+    FormatError
+        If there is none; the message lists the groups there are.
+    """
+    if path is None or not path.strip("/"):
+        return root
+    try:
+        found = root[path]
+    except KeyError:
+        found = None
+    if isinstance(found, ManifestGroup):
+        return found
+    known = ", ".join(f"/{name}" for name, _ in root.walk() if name) or "none"
+    kind = "is an array, not a group" if found is not None else "is not there"
+    raise FormatError(f"group {path!r} {kind}; the groups of the file are {known}", url=url)

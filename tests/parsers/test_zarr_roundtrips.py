@@ -78,3 +78,19 @@ def test_shards_open_through_xarray(tmp_path: Path) -> None:
     virtual = vc.open_virtual_dataset(str(path), parser=ZarrParser())
     part = virtual.isel(y=slice(2, 6))
     np.testing.assert_array_equal(part.virtual.open()["a"].values, np.arange(48).reshape(8, 6)[2:6])
+
+
+def test_several_stores_that_are_named_open_as_one(tmp_path: Path) -> None:
+    paths = []
+    for number in range(3):
+        data = xr.Dataset({"t": (("time", "x"), np.full((2, 3), number))}, {"time": [2 * number, 2 * number + 1]})
+        paths.append(str(tmp_path / f"{number}.zarr"))
+        data.to_zarr(paths[-1], zarr_format=2)
+    cube = vc.open_virtual_mfdataset(paths, parser=ZarrParser(), combine="nested", concat_dim="time")
+    expected = xr.concat([xr.open_zarr(path, chunks=None) for path in paths], "time")
+    xr.testing.assert_equal(cube.virtual.open().load(), expected.load())
+
+
+def test_the_engine_opens_a_store(store: Path) -> None:
+    with xr.open_dataset(str(store), engine="virtualchunks", parser=ZarrParser()) as found:
+        xr.testing.assert_identical(found.load(), xr.open_zarr(store, chunks=None).load())

@@ -33,7 +33,7 @@ def remember(urls: Iterable[str], registry: ObjectStoreRegistry) -> None:
         The registry they were opened with. Those that it does not cover are not recorded.
     """
     covered = [url for url in urls if url in registry]
-    named = set(covered) if _is_plain(registry) else set(registry.objects)
+    named = set(covered) if _is_by_name(registry) else set(registry.objects)
     _GRANTED.update((url, None if url in named else _shared(registry)) for url in covered)
 
 
@@ -71,12 +71,14 @@ def recall(urls: Iterable[str]) -> ObjectStoreRegistry:
     )
 
 
-def _is_plain(registry: ObjectStoreRegistry) -> bool:
-    """Return whether a registry holds no stores of the user's own, so that naming an object again reads it alike."""
-    plain = ObjectStoreRegistry().grant(*registry.objects)
+def _is_by_name(registry: ObjectStoreRegistry) -> bool:
+    """Return whether a registry grants nothing but what was named: objects, and folders whose parser granted them."""
+    named = ObjectStoreRegistry().grant(*registry.objects)
     for prefix in registry.prefixes:
-        plain.register(prefix)
-    return plain == registry
+        if prefix.removesuffix("/") not in registry.objects:
+            return False
+        named.register(prefix)
+    return named == registry
 
 
 def _shared(registry: ObjectStoreRegistry) -> ObjectStoreRegistry:

@@ -41,6 +41,7 @@ SHAPE_AGNOSTIC = frozenset(
         "vlen-utf8",
         "vlen-bytes",
         "transpose",
+        "virtualchunks.tiff",
         "scale_offset",
         "cast_value",
         "numcodecs.astype",

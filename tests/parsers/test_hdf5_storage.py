@@ -383,3 +383,10 @@ def test_no_warning_without_reason(path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         HDF5Parser(strict=True)(str(path))
+
+
+def test_a_file_that_this_process_has_open_is_parsed(path):
+    with h5py.File(path, "w") as file:
+        file["v"] = VALUES
+    with h5py.File(path, "r"):
+        assert HDF5Parser().parse(path)["v"].shape == VALUES.shape

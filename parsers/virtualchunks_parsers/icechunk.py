@@ -72,6 +72,7 @@ class IcechunkParser:
 
     name: ClassVar[str] = "Icechunk"
     suffixes: ClassVar[tuple[str, ...]] = (".icechunk",)
+    markers: ClassVar[tuple[str, ...]] = ("repo", "refs/branch.main/ref.json")
     reads: ClassVar[tuple[str, ...]] = (
         "virtual, native and inline chunks, at a branch, a tag or a snapshot",
         "repositories of specification 1 and 2, groups, rectilinear grids",

@@ -219,3 +219,15 @@ def test_what_is_no_archive_of_a_store_is_refused(content: bytes, tmp_path: Path
     (tmp_path / "a.zarr.zip").write_bytes(content)
     with pytest.raises(FormatError, match=r"a\.zarr\.zip"):
         ZarrParser()(str(tmp_path / "a.zarr.zip"))
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata:zarr.errors.ZarrUserWarning")
+def test_a_consolidated_archive_takes_three_requests(range_server: RangeServer, tmp_path: Path) -> None:
+    root = zarr.open_group(str(tmp_path / "s"), mode="w")
+    for name in "abcdef":
+        root.create_array(name, shape=(1_000_000,), chunks=(50_000,), dtype="<f4", compressors=None)[...] = 1
+    zarr.consolidate_metadata(str(tmp_path / "s"))
+    range_server.objects["a.zarr.zip"] = pack(tmp_path / "s", tmp_path / "a.zarr.zip").read_bytes()
+    store = ZarrParser()(range_server.url("a.zarr.zip"), {range_server.root: None})
+    assert len(store.group.arrays) == 6
+    assert len(range_server.requests) <= 3

@@ -127,7 +127,6 @@ def test_filters(dtype: str, filters: list[Any], order: str, compressor: Any, tm
 
 @pytest.mark.parametrize("dtype", ["<i4", "<f4", "<u8"])
 def test_pcodec(dtype: str) -> None:
-    pytest.importorskip("pcodec")
     encoding = encoding_v2(np.dtype(dtype), "C", None, {"id": "pcodec", "level": 8}, 1)
     assert [codec["name"] for codec in encoding.codecs] == ["numcodecs.pcodec"]
 

@@ -331,3 +331,45 @@ def test_chunk_keys_outside_the_grid_are_passed_over() -> None:
     rows, numbers = keys.numbers(names, (3, 2))
     assert (rows.tolist(), numbers.tolist()) == ([0], [0])
     assert list(ChunkKeys().every((2, 2))) == ["0.0", "0.1", "1.0", "1.1"]
+
+
+class CountingStore:
+    """A store in memory that counts what is asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        from obstore.store import MemoryStore
+
+        self.inner = MemoryStore()
+        self.listings = 0
+        self.gets: list[str] = []
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.inner.put(f"store/{path.relative_to(folder)}", path.read_bytes())
+
+    def list(self, prefix: str | None = None) -> Any:
+        self.listings += 1
+        return self.inner.list(prefix)
+
+    def get(self, path: str, *, options: Any = None) -> Any:
+        self.gets.append(path)
+        return self.inner.get(path, options=options)
+
+    def head(self, path: str) -> Any:
+        raise AssertionError(f"{path}: a listing has said it all")
+
+
+@pytest.mark.parametrize("consolidate", [True, False])
+@pytest.mark.filterwarnings("ignore:Consolidated metadata:zarr.errors.ZarrUserWarning")
+def test_the_requests_of_a_store(consolidate: bool, tmp_path: Path) -> None:
+    """One listing, each metadata document once or the consolidated one, and the index of each shard."""
+    root = zarr.open_group(str(tmp_path / "s"), mode="w")
+    for name in "abc":
+        root.create_array(name, shape=(100,), chunks=(1,), dtype="<i4")[...] = 1
+    root.create_array("d", shape=(100,), chunks=(5,), shards=(50,), dtype="<i4")[...] = 1
+    if consolidate:
+        zarr.consolidate_metadata(str(tmp_path / "s"))
+    counting = CountingStore(tmp_path / "s")
+    ZarrParser(strict=True)("s3://bucket/store", {"s3://bucket": counting})
+    assert counting.listings == 1
+    documents = ["store/zarr.json"] if consolidate else ["store/zarr.json", *(f"store/{x}/zarr.json" for x in "abcd")]
+    assert sorted(counting.gets) == sorted([*documents, "store/d/c/0", "store/d/c/1"])

@@ -2,4 +2,7 @@
 
 from virtualchunks_parsers.zarr.parser import ZarrParser
 
-__all__ = ["ZarrParser"]
+#: The name of the same parser elsewhere, for archives.
+ZippedZarrParser = ZarrParser
+
+__all__ = ["ZarrParser", "ZippedZarrParser"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtualchunks.attributes import from_zarr
+from virtualchunks.codecs.pipeline import check_encoding
 from virtualchunks.errors import FormatError, ManifestError, VirtualChunksError
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks_parsers.zarr.chunk_keys import ChunkKeys
@@ -96,6 +97,7 @@ class Node:
                 metadata, keys = array_v3(self.document)
             else:
                 metadata, keys = array_v2(self.document, self.attributes)
+            check_encoding(metadata.encoding, _block_shape(metadata))
             return StoredArray(self.path, named_dimensions(metadata, self.name), keys)
 
     def group_attributes(self) -> dict[str, Any]:
@@ -180,6 +182,11 @@ def named_dimensions(metadata: ArrayMetadata, name: str) -> ArrayMetadata:
     given: Iterable[str | None] = metadata.dimension_names or (None,) * metadata.ndim
     names = tuple(label or f"{name}_dim_{axis}" for axis, label in enumerate(given))
     return metadata.replace(dimension_names=names)
+
+
+def _block_shape(metadata: ArrayMetadata) -> tuple[int, ...]:
+    """Return the shape to which the first chunk decodes, or would."""
+    return tuple(axis.nominal_at(0) if axis.count else 1 for axis in metadata.grid.axes)
 
 
 def _precedence(key: str) -> tuple[int, str]:

@@ -60,6 +60,7 @@ class ZarrParser:
 
     name: ClassVar[str] = "Zarr"
     suffixes: ClassVar[tuple[str, ...]] = (".zarr", ".zip", ".zarr2", ".zarr3")
+    markers: ClassVar[tuple[str, ...]] = ("zarr.json", ".zgroup", ".zarray")
     reads: ClassVar[tuple[str, ...]] = (
         "Zarr v2 and v3, side by side, nested groups, arrays at the root, consolidated metadata or none",
         "every chunk key encoding (default and v2, both separators), regular and rectilinear grids",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.codecs.pipeline import decode_block
+from virtualchunks.codecs.pipeline import check_encoding, decode_block
 from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import DecodeError, FormatError, ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
@@ -83,6 +83,7 @@ class Shards:
         within = tuple(whole // size for size, whole in zip(inner, outer, strict=True))
         added = sum(_INDEX_CODECS[codec["name"]] for codec in index.codecs)
         encoding = _inner_encoding(metadata, configuration["codecs"])
+        check_encoding(encoding, inner)
         return cls(
             metadata.replace(grid=ChunkGrid.regular(metadata.shape, inner), encoding=encoding),
             metadata.grid.grid_shape,

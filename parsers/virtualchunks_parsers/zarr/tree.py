@@ -173,9 +173,7 @@ def folder_of(url: str, registry: Any) -> tuple[str, ObjectStoreRegistry]:
         ``None``, the result grants the folder.
     """
     named = as_url(url).rstrip("/")
-    if registry is None:
-        return named, ObjectStoreRegistry({named: None})
-    known = ObjectStoreRegistry.coerce(registry)
+    known = ObjectStoreRegistry().grant(named) if registry is None else ObjectStoreRegistry.coerce(registry)
     if named not in known.objects and named + "/" not in known.objects:
         return named, known
     wider = copy.copy(known)

@@ -25,7 +25,8 @@ from virtualchunks.errors import (
     UnsupportedFeatureError,
     VirtualChunksError,
 )
-from virtualchunks_parsers.hdf5.attributes import attribute_names, read_attributes
+from virtualchunks_parsers.hdf5.attributes import Report as AttributeReport
+from virtualchunks_parsers.hdf5.attributes import attribute_names, read_attributes, require_small
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors, text
 
 #: Groups within groups, and links that lead to links.
@@ -203,8 +204,8 @@ class Walk:
             node.scales = self._scales(file, id)
         return node
 
-    def _attribute_report(self, path: str) -> Callable[[str, UnsupportedFeatureError], None]:
-        def report(name: str, error: UnsupportedFeatureError) -> None:
+    def _attribute_report(self, path: str) -> AttributeReport:
+        def report(name: str, error: VirtualChunksError) -> None:
             self._report(f"{path}@{name}", error)
 
         return report
@@ -306,6 +307,7 @@ def _links(group: h5g.GroupID) -> list[Link]:
 
 
 def _read(attribute: h5a.AttrID) -> Any:
+    require_small(attribute.get_space(), attribute.get_type())
     values = np.empty(attribute.shape, dtype=attribute.dtype)
     attribute.read(values)
     return values

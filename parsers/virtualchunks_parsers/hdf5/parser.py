@@ -76,6 +76,32 @@ class HDF5Parser:
         ".loom",
     )
 
+    reads: ClassVar[tuple[str, ...]] = (
+        "chunked datasets: a reference for each chunk that the file holds, the others missing",
+        "chunks longer than an unlimited dimension",
+        "contiguous datasets: one reference",
+        "compact datasets: kept in memory",
+        "external storage: references into the side files, which the registry has to cover",
+        "virtual datasets: references into their sources, where these fit whole chunks",
+        "filter masks: chunks that skipped a filter decode as they were stored",
+        "filters: shuffle, deflate, fletcher32, szip, scale-offset, n-bit, LZF, bzip2, Blosc, Blosc2, LZ4, bitshuffle, "
+        "Zstandard, ZFP, and any other that the HDF5 library here decodes",
+        "integers, floats, complex numbers, booleans, enumerations, in any byte order; float16",
+        "text of fixed length as stored; of variable length decoded when parsed and kept in memory",
+        "compound, array, opaque and bitfield types",
+        "scalars, empty dimensions, user blocks",
+        "dimension scales: none, one or several; dimensions without a name get one",
+        "nested groups; soft, hard and external links",
+    )
+    refuses: ClassVar[tuple[str, ...]] = (
+        "sequences of variable length other than text, and references: their elements are pointers into a heap",
+        "null dataspaces: Zarr has no array without a shape",
+        "virtual datasets that cut through the chunks of their sources",
+        "filters that nothing here decodes",
+        "text of variable length above 256 MiB in one array",
+        "dangling and circular links",
+    )
+
     group: str | None = None
     drop_variables: Iterable[str] | None = ()
     strict: bool = False

@@ -25,6 +25,7 @@ from virtualchunks.errors import (
     UnsupportedFeatureError,
     VirtualChunksError,
 )
+from virtualchunks.group import is_node_name
 from virtualchunks_parsers.hdf5.attributes import Report as AttributeReport
 from virtualchunks_parsers.hdf5.attributes import attribute_names, read_attributes, require_small
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors, text
@@ -179,7 +180,7 @@ class Walk:
             holder, found = self.follow(file, group, raw)
             place = h5o.get_info(found).addr
         name = text(raw)
-        if name in (".", ".."):
+        if not is_node_name(name):
             raise UnsupportedFeatureError(f"no member of a Zarr group can have the name {name!r}")
         path, address = f"{node.path}/{name}", (holder.url, place)
         if isinstance(found, h5d.DatasetID):

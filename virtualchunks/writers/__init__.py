@@ -3,3 +3,42 @@
 Each writer takes a :class:`~virtualchunks.group.ManifestGroup`, or an xarray Dataset or DataTree whose variables hold
 references or values. xarray is imported only where one of its objects is given.
 """
+
+from __future__ import annotations
+
+_KERCHUNK = {
+    "regular chunk grids": "yes",
+    "missing chunks": "yes",
+    "chunks in memory": "yes, as inline base64",
+    "nested groups": "yes",
+    "mixed encodings in one array": "no",
+    "text of any length": "yes",
+    "appending": "no",
+    "notices changed sources": "no",
+}
+#: What each written form holds, for the page of formats; tests write each of these to each form.
+FORMS: dict[str, dict[str, str]] = {
+    "Kerchunk JSON, `dict`": {
+        "Zarr metadata": "version 2, or 3 with `zarr_format=3`",
+        "rectilinear chunk grids": "with `zarr_format=3`",
+        **_KERCHUNK,
+    },
+    "Kerchunk Parquet": {
+        "Zarr metadata": "version 2",
+        "rectilinear chunk grids": "no",
+        **_KERCHUNK,
+        "nested groups": "yes; readers must pass `remote_protocol`",
+    },
+    "Icechunk": {
+        "Zarr metadata": "version 3",
+        "rectilinear chunk grids": "yes",
+        "regular chunk grids": "yes",
+        "missing chunks": "yes",
+        "chunks in memory": "yes, as native chunks",
+        "nested groups": "yes",
+        "mixed encodings in one array": "no",
+        "text of any length": "yes",
+        "appending": "`append_dim`, `region`",
+        "notices changed sources": "ETag, or time of last modification, for each object, where its store allows",
+    },
+}

@@ -181,14 +181,8 @@ class ManifestStore(Store):
     def _group_at(self, path: str) -> ManifestGroup:
         groups = dict(self._group.walk())
         if path.strip("/") not in groups:
-<<<<<<< HEAD
-            raise FormatError(
-                f"the store has no group {path!r}; its groups are {', '.join(filter(None, groups)) or '/'}"
-            )
-=======
             known = ", ".join(filter(None, groups)) or "none"
             raise FormatError(f"the store has no group {path!r}; the groups below its root are {known}")
->>>>>>> qa
         return groups[path.strip("/")]
 
     # Keys

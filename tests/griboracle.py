@@ -12,13 +12,14 @@ import eccodes
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class, register_codec
 
 from virtualchunks.codecs.grib import GRIB, NAME
 
 try:
     get_codec_class(NAME)
-except KeyError:  # an installation made before the codec had its entry point
+except UnknownCodecError:  # an installation made before the codec had its entry point
     register_codec(NAME, GRIB)
 
 #: A small regular grid, and what it takes to say so.

@@ -44,6 +44,10 @@ def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool =
         for name, value in keys.items():
             eccodes.codes_set(handle, name, value)
         if "sh" not in sample.split("_"):
+            if sample.startswith("regular_ll") and sample.endswith("grib2"):
+                points = eccodes.codes_get(handle, "Ni") * eccodes.codes_get(handle, "Nj")
+                eccodes.codes_set(handle, "numberOfDataPoints", points)
+                eccodes.codes_set(handle, "numberOfValues", points)
             count = eccodes.codes_get_size(handle, "values")
             values = np.random.default_rng(seed).normal(280, 10, count)
             if missing:
@@ -92,7 +96,7 @@ def messages_of(path: Path) -> Iterator[npt.NDArray[np.float64]]:
 
 def cfgrib_dataset(path: Path, **keys: Any) -> xr.Dataset:
     """A file as cfgrib reads it, in double precision."""
-    options = {"indexpath": "", "values_dtype": np.float64, "filter_by_keys": keys, "errors": "raise"}
+    options = {"indexpath": "", "values_dtype": np.dtype("f8"), "filter_by_keys": keys, "errors": "raise"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return xr.open_dataset(path, engine="cfgrib", backend_kwargs=options, decode_timedelta=True).load()

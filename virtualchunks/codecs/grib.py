@@ -7,7 +7,6 @@ precision; where the bitmap or the packing says that a value is missing, it is N
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -85,8 +84,7 @@ class GRIB(ArrayBytesCodec):
         dtype = np.dtype(chunk_spec.dtype.to_native_dtype())
         if dtype.kind != "f" or dtype.itemsize < 4:
             raise FormatError(f"codec {NAME} decodes to float64 or float32, not {dtype}")
-        values = read_array(message, self.read, math.prod(chunk_spec.shape))
-        block = values.astype(dtype, copy=False).reshape(chunk_spec.shape)
+        block = read_array(message, self.read, chunk_spec.shape).astype(dtype, copy=False)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(block)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:

@@ -6,6 +6,8 @@ and each handle is used by one thread, so messages decode in parallel.
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -35,12 +37,9 @@ def eccodes() -> ModuleType:
         If it is not installed, with the name of the extra that brings it.
     """
     try:
-        import eccodes as module
+        return importlib.import_module("eccodes")
     except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError(
-            f"GRIB needs ecCodes: pip install 'virtualchunks[grib]' ({error})"
-        ) from error
-    return module
+        raise MissingDependencyError(f"GRIB needs ecCodes: pip install 'virtualchunks[grib]' ({error})") from error
 
 
 class Keys:
@@ -57,7 +56,7 @@ class Keys:
         self._eccodes = eccodes()
 
     def get(self, name: str, kind: type | None = None) -> Any:
-        """Return the value of a key, as `kind` if given; ``None`` where the message has no such key or it is missing."""
+        """Return the value of a key, as `kind` if given; ``None`` where there is no such key or it is missing."""
         module = self._eccodes
         try:
             if kind is None and module.codes_is_missing(self._handle, name):
@@ -118,8 +117,8 @@ def opened(message: bytes) -> Iterator[Keys]:
         module.codes_release(handle)
 
 
-def read_array(message: bytes, name: str, count: int) -> npt.NDArray[np.float64]:
-    """Return the values of a field, or the latitudes or longitudes of its grid points, as one row.
+def read_array(message: bytes, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return the values of a field, or the latitudes or longitudes of its grid points, in the order of the message.
 
     Parameters
     ----------
@@ -127,8 +126,8 @@ def read_array(message: bytes, name: str, count: int) -> npt.NDArray[np.float64]
         All bytes of a message with one field.
     name
         ``"values"``, ``"latitudes"`` or ``"longitudes"``.
-    count
-        How many there must be.
+    shape
+        The shape that they must have: the last axis is a row of the grid, where the message has rows.
 
     Raises
     ------
@@ -137,6 +136,7 @@ def read_array(message: bytes, name: str, count: int) -> npt.NDArray[np.float64]
     LimitExceededError
         If they are more than :data:`MOST_VALUES`.
     """
+    count = math.prod(shape)
     if count > MOST_VALUES:
         raise LimitExceededError(f"a GRIB field of {count} values; at most {MOST_VALUES} are decoded")
     with opened(message) as keys:
@@ -145,8 +145,12 @@ def read_array(message: bytes, name: str, count: int) -> npt.NDArray[np.float64]
             raise DecodeError(f"the GRIB message has {found} values, expected {count}")
         try:
             array = keys.values() if name == "values" else keys.sequence(name)
+            turned = name != "values" and bool(keys.get("alternativeRowScanning", int))
         except (eccodes().CodesInternalError, ValueError) as error:
             raise DecodeError(f"ecCodes does not decode the {name} of this message: {error}") from error
     if array is None or array.shape != (count,):
         raise DecodeError(f"ecCodes gives no {count} {name} for this message")
-    return array.astype(np.float64, copy=False)
+    block = array.astype(np.float64, copy=False).reshape(shape)
+    if turned and len(shape) > 1:  # ecCodes gives coordinates as if all rows ran the same way
+        block[..., 1::2, :] = block[..., 1::2, ::-1].copy()
+    return block

@@ -272,14 +272,16 @@ def field_message(data: bytes, index: int = 0) -> bytes:
     if len(fields) == 1:
         return data
     field = fields[index]
-    places = {**field.sections, **({6: field.bitmap} if _reuses_bitmap(read, field) else {})}
+    places = {**field.sections, 6: _bitmap(read, field)}
     parts = [data[at : at + length] for at, length in (places[number] for number in sorted(places) if number)]
     return _message_2(data[:16], parts)
 
 
-def _reuses_bitmap(read: Read, field: Field) -> bool:
-    """Whether the bitmap is that of an earlier field of the same message."""
-    reused = read(field.sections[6][0], 6)[5] == 254
-    if reused and field.bitmap is None:
+def _bitmap(read: Read, field: Field) -> tuple[int, int]:
+    """Where the bitmap in force is: section 6 of the field itself, unless it names that of an earlier field."""
+    own = field.sections[6]
+    if read(own[0], 6)[5] != 254:
+        return own
+    if field.bitmap is None:
         raise FormatError("a field reuses the bitmap of an earlier one, and there is none: the message is corrupt")
-    return reused
+    return field.bitmap

@@ -30,7 +30,10 @@ STORED = np.dtype("<f8")
 CELLS_PER_FIELD, ALWAYS = 64, 1 << 20
 
 #: How two fields for one cell are settled; the error is the caller's to raise.
-CHOICES: Mapping[str, Callable[[Sequence[Found]], Found]] = {"first": lambda fields: fields[0], "last": lambda fields: fields[-1]}
+CHOICES: Mapping[str, Callable[[Sequence[Found]], Found]] = {
+    "first": lambda fields: fields[0],
+    "last": lambda fields: fields[-1],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +217,12 @@ def _coordinates(fields: Sequence[Found]) -> dict[str, Coordinate]:
             continue
         name = level_name(fields[0]) if key == "level" else key
         attributes = coordinate_attributes(name, key)
-        distinct = {field.place[number] for field in fields}
+        distinct = {value for field in fields if (value := field.place[number]) is not None}
         values = np.array(sorted(distinct, reverse=attributes.get("stored_direction") == "decreasing"))
         values = values.astype("f8" if values.dtype.kind == "f" else "i8")
-        found[name] = Coordinate((name,) if len(values) > 1 else (), values if len(values) > 1 else values[0], attributes)
+        found[name] = Coordinate(
+            (name,) if len(values) > 1 else (), values if len(values) > 1 else values[0], attributes
+        )
     return found
 
 
@@ -233,7 +238,9 @@ def _valid_time(coordinates: Mapping[str, Coordinate]) -> Coordinate | None:
     offsets = np.rint(np.asarray(step.values) * 3600).astype("i8")
     return Coordinate(
         (*time.dimensions, *step.dimensions),
-        np.add.outer(time.values, offsets) if time.dimensions and step.dimensions else np.asarray(time.values + offsets),
+        np.add.outer(time.values, offsets)
+        if time.dimensions and step.dimensions
+        else np.asarray(time.values + offsets),
         COORDINATES["valid_time"],
     )
 

@@ -140,9 +140,7 @@ def field_found(read: Read, field: Field, index: int, keys: Keys) -> Found:
     header = b"".join(_bytes(read, field, number) for number in ((1,) if edition == 1 else (1, 2, 4)))
     splits = (data_type, _period(keys), keys.get("bottomLevel", float), zlib.crc32(header))
     packing = int.from_bytes(read(field.sections[5][0] + 9, 2), "big") if edition == 2 else -1
-    return Found(
-        field.message, index, name, level_type, step_type, grid_type, identity, place, splits, grid, packing
-    )
+    return Found(field.message, index, name, level_type, step_type, grid_type, identity, place, splits, grid, packing)
 
 
 def variable_name(keys: Keys) -> str:
@@ -205,7 +203,7 @@ def _step(keys: Keys, time: int) -> float | None:
     """Hours since the reference time."""
     unit, count = keys.get("stepUnits", int), keys.get("endStep", int)
     if unit in STEP_SECONDS and count is not None:
-        return count * STEP_SECONDS[unit] / 3600
+        return float(count * STEP_SECONDS[unit] / 3600)
     try:
         return (seconds_since_epoch(keys, "validityDate", "validityTime") - time) / 3600
     except UnsupportedFeatureError:

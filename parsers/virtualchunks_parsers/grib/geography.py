@@ -82,7 +82,7 @@ def number_of_values(keys: Keys) -> int:
     if keys.get("gridType") != "sh":
         return keys.size("values")
     waves = {keys.get(name, int) for name in ("J", "K", "M")}
-    largest = waves.pop() if len(waves) == 1 else None
+    largest: int | None = waves.pop() if len(waves) == 1 else None
     if largest is None or largest < 0:
         raise UnsupportedFeatureError("its spherical harmonics are not truncated to a triangle")
     return (largest + 1) * (largest + 2)

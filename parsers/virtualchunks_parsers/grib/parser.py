@@ -190,9 +190,7 @@ class _Parse:
         for identity, members in fields.items():
             yield members, headers[identity]
 
-    def _cubes(
-        self, parts: Sequence[tuple[str, list[Found]]], headers: bytes
-    ) -> list[tuple[Cube, dict[str, Any]]]:
+    def _cubes(self, parts: Sequence[tuple[str, list[Found]]], headers: bytes) -> list[tuple[Cube, dict[str, Any]]]:
         with opened(headers) as keys:
             geography = self._geography(parts[0][1][0], keys)
             described, shared = variable_attributes(keys), group_attributes(keys)
@@ -252,6 +250,8 @@ def _together(cubes: Sequence[tuple[Cube, dict[str, Any]]]) -> Mapping[str, Mani
 
 
 def _common(attributes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in (attributes[0] if attributes else {}).items() if all(
-        other.get(name) == value for other in attributes
-    )}
+    return {
+        name: value
+        for name, value in (attributes[0] if attributes else {}).items()
+        if all(other.get(name) == value for other in attributes)
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -85,11 +86,12 @@ def messages_of(path: Path) -> Iterator[npt.NDArray[np.float64]]:
     try:
         with path.open("rb") as file:
             while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
-                eccodes.codes_set(handle, "missingValue", 1e300)
-                values = eccodes.codes_get_values(handle)
-                values[values == 1e300] = np.nan
+                with contextlib.suppress(eccodes.CodesInternalError):  # a damaged message, which nothing equals
+                    eccodes.codes_set(handle, "missingValue", 1e300)
+                    values = eccodes.codes_get_values(handle)
+                    values[values == 1e300] = np.nan
+                    yield values
                 eccodes.codes_release(handle)
-                yield values
     finally:
         eccodes.codes_grib_multi_support_off()
 

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from griboracle import cfgrib_dataset, message, messages_of, values_of, write
 
+import virtualchunks as vc
 from virtualchunks.codecs.grib_sections import field_message
 from virtualchunks.errors import (
     DecodeError,
@@ -84,7 +85,8 @@ class TestGRIBParser(ParserTests):
                 warnings.simplefilter("ignore")
                 tree, registry = self.parse(path)
         except VirtualChunksError as error:
-            assert path.name in str(error), label
+            if path.name not in str(error):
+                raise AssertionError(f"{label}: the error does not name the file: {error}") from error
             return
         known = None
         for leaf in leaves(tree).values():
@@ -430,3 +432,37 @@ def test_messages_of_edition_1_beyond_8_mib_are_found(tmp_path):
     tree, registry = parse(path)
     arrays = [leaf.arrays["t2m"] for leaf in leaves(tree).values() if "t2m" in leaf.arrays]
     np.testing.assert_array_equal(read_values(arrays[0], registry).ravel(), values_of(large))
+
+
+class TestOpening:
+    """Through xarray: what a user does."""
+
+    @pytest.fixture
+    def paths(self, tmp_path):
+        days = [
+            [
+                message("regular_ll_pl_grib2", seed=10 * day + n, dataDate=20240100 + day, level=level)
+                for n, level in enumerate(LEVELS)
+            ]
+            for day in (1, 2, 3)
+        ]
+        return [write(tmp_path / f"{day}.grib2", messages) for day, messages in enumerate(days)]
+
+    def test_files_of_a_time_each_concatenate(self, paths):
+        opened = [vc.open_virtual_dataset(str(path), parser=GRIBParser()) for path in paths]
+        found = xr.concat(opened, dim="time", coords="minimal", compat="override", join="override")
+        assert found["t"].dims == ("time", "isobaricInhPa", "latitude", "longitude")
+        expected = xr.concat([cfgrib_dataset(path)["t"] for path in paths], dim="time")
+        array = found["t"].data
+        assert array.manifest.present.all()
+        registry = ObjectStoreRegistry()
+        for path in paths:
+            registry = registry.grant(path.as_uri())
+        np.testing.assert_array_equal(read_values(array, registry), expected.values)
+
+    def test_stores_are_read_by_zarr(self, paths):
+        registry = ObjectStoreRegistry().grant(paths[0].as_uri())
+        store = GRIBParser()(paths[0].as_uri(), registry)
+        found = xr.open_zarr(store, consolidated=False, zarr_format=3, decode_timedelta=True)
+        expected = cfgrib_dataset(paths[0])
+        xr.testing.assert_equal(found.load(), expected)

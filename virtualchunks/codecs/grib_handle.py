@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.errors import DecodeError, FormatError, LimitExceededError, MissingDependencyError
+from virtualchunks.errors import (
+    DecodeError,
+    FormatError,
+    LimitExceededError,
+    MissingDependencyError,
+    UnsupportedFeatureError,
+)
 
 #: What ecCodes is told to put where a value is missing; no packing of GRIB gives it as a value.
 MISSING = -1.2345678901234567e305
@@ -115,6 +121,34 @@ def opened(message: bytes) -> Iterator[Keys]:
         yield Keys(handle)
     finally:
         module.codes_release(handle)
+
+
+def with_keys(message: bytes, keys: Mapping[str, Any]) -> bytes:
+    """Return a message with the values of some keys changed.
+
+    Parameters
+    ----------
+    message
+        All bytes of a message.
+    keys
+        What to set, in order.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If the message cannot have one of the values.
+    """
+    module = eccodes()
+    handle = module.codes_new_from_message(message)
+    try:
+        for name, value in keys.items():
+            module.codes_set(handle, name, value)
+        changed: bytes = module.codes_get_message(handle)
+    except module.CodesInternalError as error:
+        raise UnsupportedFeatureError(f"ecCodes does not set {name} to {value!r} in these headers: {error}") from error
+    finally:
+        module.codes_release(handle)
+    return changed
 
 
 def read_array(message: bytes, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

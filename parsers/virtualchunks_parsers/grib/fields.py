@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from virtualchunks.codecs.grib_handle import Keys
-from virtualchunks.codecs.grib_sections import Field, Message, Read
+from virtualchunks.codecs.grib_sections import Message, fields_of, message_at
 from virtualchunks.errors import UnsupportedFeatureError
 
 #: Code table 4.4 in ecCodes' numbering: seconds of a unit of ``stepUnits``; months and longer have no fixed length.
@@ -69,8 +69,6 @@ class Found:
         What tells apart two fields of one place, by key.
     grid
         Checksum of the definition of its grid.
-    packing
-        Data representation template of edition 2; -1 in edition 1.
     """
 
     message: Message
@@ -83,7 +81,6 @@ class Found:
     place: tuple[float | None, ...]
     splits: tuple[Any, ...]
     grid: int
-    packing: int
 
     @property
     def path(self) -> tuple[str, str]:
@@ -96,32 +93,34 @@ class Found:
 SPLITS = ("data", "period", "bottom", "header")
 
 
-def field_found(read: Read, field: Field, index: int, keys: Keys) -> Found:
+def field_found(headers: bytes, message: Message, index: int, keys: Keys) -> Found:
     """Return what the headers of a field say.
 
     Parameters
     ----------
-    read
-        Gives ``length`` bytes at ``offset`` of the file.
-    field
-        Its sections.
+    headers
+        A message with its headers.
+    message
+        The message of the file that holds it.
     index
         Its number in its message.
     keys
-        Keys of a message with its headers.
+        Keys of `headers`.
 
     Raises
     ------
     UnsupportedFeatureError
         If it has no date that a calendar knows.
     """
-    edition = field.message.edition
+    edition = message.edition
+    sections = _sections(headers)
+    grid_section = sections.get(2 if edition == 1 else 3, b"")
     name = variable_name(keys)
     level_type = _word(keys.get("typeOfLevel") or "unknown")
     step_type = _word(keys.get("stepType") or "unknown")
     grid_type = _word(keys.get("gridType") or "unknown")
     data_type = keys.get("dataType") or "unknown"
-    grid = zlib.crc32(_bytes(read, field, 2 if edition == 1 else 3))
+    grid = zlib.crc32(grid_section)
     place = _place(keys)
     identity = (
         name,
@@ -133,14 +132,13 @@ def field_found(read: Read, field: Field, index: int, keys: Keys) -> Found:
         keys.get("centre", int),
         keys.get("subCentre", int),
         grid_type,
-        grid if field.sections.get(2 if edition == 1 else 3) else keys.get("gridDefinition", int),
+        grid if grid_section else keys.get("gridDefinition", int),
         tuple(value is not None for value in place),
         tuple(keys.get(key) for key in DISTINGUISHING),
     )
-    header = b"".join(_bytes(read, field, number) for number in ((1,) if edition == 1 else (1, 2, 4)))
+    header = b"".join(sections.get(number, b"") for number in ((1,) if edition == 1 else (1, 2, 4)))
     splits = (data_type, _period(keys), keys.get("bottomLevel", float), zlib.crc32(header))
-    packing = int.from_bytes(read(field.sections[5][0] + 9, 2), "big") if edition == 2 else -1
-    return Found(field.message, index, name, level_type, step_type, grid_type, identity, place, splits, grid, packing)
+    return Found(message, index, name, level_type, step_type, grid_type, identity, place, splits, grid)
 
 
 def variable_name(keys: Keys) -> str:
@@ -163,9 +161,14 @@ def _word(text: str) -> str:
     return _NO_WORD.sub("-", text).strip(".") or "unknown"
 
 
-def _bytes(read: Read, field: Field, number: int) -> bytes:
-    place = field.sections.get(number)
-    return b"" if place is None else read(*place)
+def _sections(message: bytes) -> dict[int, bytes]:
+    """The sections of a message with one field, by number."""
+
+    def read(offset: int, length: int) -> bytes:
+        return message[offset : offset + length]
+
+    field = next(iter(fields_of(read, message_at(read, 0, len(message)))))
+    return {number: read(*place) for number, place in field.sections.items()}
 
 
 def _place(keys: Keys) -> tuple[float | None, ...]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.codecs.grib_handle import Keys, opened
-from virtualchunks.codecs.grib_sections import MAGIC, Message, header_message
+from virtualchunks.codecs.grib_handle import Keys, opened, with_keys
+from virtualchunks.codecs.grib_sections import MAGIC, Message, fields_of, header_message, message_at
 from virtualchunks.errors import (
     FormatError,
     LimitExceededError,
@@ -18,6 +18,7 @@ from virtualchunks.errors import (
     VirtualChunksError,
 )
 from virtualchunks.group import ManifestGroup
+from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
 from virtualchunks.store import ManifestStore
@@ -27,6 +28,7 @@ from virtualchunks_parsers.grib.cubes import CHOICES, Cube, cube_of, merged, par
 from virtualchunks_parsers.grib.fields import Found, field_found, matches
 from virtualchunks_parsers.grib.geography import Geography, geography_of
 from virtualchunks_parsers.grib.scan import HeaderReader, fields_in
+from virtualchunks_parsers.grib.sidecars import entries_of
 
 #: Why one message or variable may be left out while the others are read.
 LEFT_OUT = (UnsupportedFeatureError, LimitExceededError)
@@ -57,6 +59,10 @@ class GRIBParser:
     on_duplicate
         What to do where two messages with the same headers are for one cell: raise an ``"error"``, or take the
         ``"first"`` or the ``"last"``.
+    index
+        URL or local path of an index of the file, by which it is read without visiting every message: ``.idx`` of
+        wgrib2 and NOAA, or ``.index`` of ECMWF. All messages are then taken to have the grid of the first one. An index
+        that does not fit the file is an error; lines that are not understood are left out with a warning.
 
     Notes
     -----
@@ -90,6 +96,7 @@ class GRIBParser:
     strict: bool = False
     filter_by_keys: Mapping[str, Any] = field(default_factory=dict)
     on_duplicate: str = "error"
+    index: str | None = None
 
     def __post_init__(self) -> None:
         given = self.drop_variables
@@ -138,7 +145,7 @@ class GRIBParser:
         granted = self._granted(url, registry)
         with HeaderReader(granted, as_url(url)) as reader:
             try:
-                return _Parse(self, reader).tree()
+                return _Parse(self, reader, granted).tree()
             except VirtualChunksError as error:
                 if error.url is None:
                     error.url = reader.url
@@ -146,14 +153,18 @@ class GRIBParser:
 
     def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
         known = ObjectStoreRegistry.coerce(registry)
-        return known.grant(url) if registry is None else known
+        if registry is not None:
+            return known
+        named = known.grant(url)
+        return named if self.index is None else named.grant(self.index)
 
 
 class _Parse:
     """One parse of one file."""
 
-    def __init__(self, parser: GRIBParser, reader: HeaderReader) -> None:
+    def __init__(self, parser: GRIBParser, reader: HeaderReader, registry: ObjectStoreRegistry) -> None:
         self._parser = parser
+        self._registry = registry
         self._reader = reader
         self._source = SourceTable.single(reader.url, reader.stamp)
         self._geographies: dict[tuple[Any, ...], Geography] = {}
@@ -165,7 +176,7 @@ class _Parse:
             try:
                 cubes += self._cubes(parts, headers)
             except LEFT_OUT as error:
-                self._leave_out(fields[0], error)
+                self._leave_out(fields[0].name, error)
         return self._chosen(grouped(cubes))
 
     def _identities(self) -> Iterator[tuple[list[Found], bytes]]:
@@ -173,15 +184,14 @@ class _Parse:
         dropped = frozenset(self._parser.drop_variables or ())
         fields: dict[tuple[Any, ...], list[Found]] = {}
         headers: dict[tuple[Any, ...], bytes] = {}
-        for index, sections in fields_in(self._reader):
-            message = header_message(self._reader.read, sections)
+        for place, index, message in self._headers():
             with opened(message) as keys:
                 if not matches(keys, self._parser.filter_by_keys):
                     continue
                 try:
-                    found = field_found(self._reader.read, sections, index, keys)
+                    found = field_found(message, place, index, keys)
                 except LEFT_OUT as error:
-                    self._leave_out(sections.message, error)
+                    self._leave_out(f"the message at offset {place.offset}", error)
                     continue
             if found.name in dropped:
                 continue
@@ -189,6 +199,43 @@ class _Parse:
             headers.setdefault(found.identity, message)
         for identity, members in fields.items():
             yield members, headers[identity]
+
+    def _headers(self) -> Iterator[tuple[Message, int, bytes]]:
+        """Place, number and headers of every field."""
+        sidecar = self._parser.index
+        if sidecar is not None:
+            yield from self._indexed(as_url(sidecar))
+            return
+        for index, sections in fields_in(self._reader):
+            yield sections.message, index, header_message(self._reader.read, sections)
+
+    def _indexed(self, sidecar: str) -> Iterator[tuple[Message, int, bytes]]:
+        """Fields as an index describes them, with the grid of the first message.
+
+        That message and the last one are looked at, so that the index of another version of the file is found out.
+        """
+        reader = self._reader
+        with ObjectReader(self._registry, sidecar) as file:
+            text = file.readall()
+        entries = entries_of(text, reader.size, self._leave_out)
+        if not entries:
+            return
+        first = message_at(reader.read, entries[0].offset, reader.size)
+        template = header_message(reader.read, next(iter(fields_of(reader.read, first))))
+        for entry in (entries[0], max(entries, key=lambda entry: entry.offset)):
+            place = message_at(reader.read, entry.offset, reader.size)
+            if place.length != entry.length:
+                raise FormatError(
+                    f"{sidecar} has a message of {entry.length} bytes at offset {entry.offset}, where one of "
+                    f"{place.length} is: it is the index of another version; parse without it, or make it anew"
+                )
+        for entry in entries:
+            try:
+                headers = with_keys(template, entry.keys)
+            except UnsupportedFeatureError as error:
+                self._leave_out(f"the message at offset {entry.offset}", error)
+                continue
+            yield Message(entry.offset, entry.length or 0, first.edition), entry.index, headers
 
     def _cubes(self, parts: Sequence[tuple[str, list[Found]]], headers: bytes) -> list[tuple[Cube, dict[str, Any]]]:
         with opened(headers) as keys:
@@ -203,9 +250,8 @@ class _Parse:
             self._geographies[known] = geography_of(keys)
         return self._geographies[known]
 
-    def _leave_out(self, what: Found | Message, error: VirtualChunksError) -> None:
+    def _leave_out(self, name: str, error: VirtualChunksError) -> None:
         """Say that something is left out, or raise if nothing may be."""
-        name = what.name if isinstance(what, Found) else f"the message at offset {what.offset}"
         if self._parser.strict:
             error.variable = error.variable or name
             raise error

@@ -50,6 +50,7 @@ SHAPE_AGNOSTIC = frozenset(
         "numcodecs.packbits",
         "numcodecs.pcodec",
         "numcodecs.quantize",
+        "gribberish",
         "virtualchunks.grib",
     }
 )
@@ -243,7 +244,14 @@ class ChunkEncoding:
     def _require_shape_agnostic(self, purpose: str) -> None:
         for codec in self.codecs:
             if codec["name"] in SHAPE_AGNOSTIC:
-                if codec["name"] in ("bytes", "vlen-utf8", "vlen-bytes", "numcodecs.pcodec", "virtualchunks.grib"):
+                if codec["name"] in (
+                    "bytes",
+                    "vlen-utf8",
+                    "vlen-bytes",
+                    "numcodecs.pcodec",
+                    "virtualchunks.grib",
+                    "gribberish",
+                ):
                     return
                 continue
             raise UnsupportedFeatureError(

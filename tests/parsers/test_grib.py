@@ -449,10 +449,14 @@ class TestOpening:
         return [write(tmp_path / f"{day}.grib2", messages) for day, messages in enumerate(days)]
 
     def test_files_of_a_time_each_concatenate(self, paths):
-        opened = [vc.open_virtual_dataset(str(path), parser=GRIBParser()) for path in paths]
+        coordinates = ["time", "valid_time", "step", "isobaricInhPa", "latitude", "longitude"]
+        opened = [
+            vc.open_virtual_dataset(str(path), parser=GRIBParser(), loadable_variables=coordinates) for path in paths
+        ]
         found = xr.concat(opened, dim="time", coords="minimal", compat="override", join="override")
         assert found["t"].dims == ("time", "isobaricInhPa", "latitude", "longitude")
-        expected = xr.concat([cfgrib_dataset(path)["t"] for path in paths], dim="time")
+        parts = [cfgrib_dataset(path)["t"] for path in paths]
+        expected = xr.concat(parts, dim="time", coords="minimal", compat="override")
         array = found["t"].data
         assert array.manifest.present.all()
         registry = ObjectStoreRegistry()
@@ -466,3 +470,25 @@ class TestOpening:
         found = xr.open_zarr(store, consolidated=False, zarr_format=3, decode_timedelta=True)
         expected = cfgrib_dataset(paths[0])
         xr.testing.assert_equal(found.load(), expected)
+
+
+class TestGribberish:
+    def test_it_is_named_where_it_decodes(self, tmp_path):
+        tree, _ = parse(write(tmp_path / "a.grib2", levels()), codec="gribberish")
+        codecs = tree.arrays["t"].metadata.encoding.codecs
+        assert list(codecs) == [{"name": "gribberish", "configuration": {"var": "t"}}]
+
+    @pytest.mark.parametrize(
+        "data", [message("regular_ll_sfc_grib1"), message(packingType="grid_ieee"), message("sh_pl_grib2")]
+    )
+    def test_it_is_refused_by_name_where_it_does_not(self, tmp_path, data):
+        path = write(tmp_path / "a.grib", [data])
+        with pytest.warns(UnsupportedArrayWarning, match="gribberish decodes"):
+            tree, _ = parse(path, codec="gribberish")
+        assert not tree.arrays
+        with pytest.raises(UnsupportedFeatureError, match="gribberish decodes"):
+            parse(path, codec="gribberish", strict=True)
+
+    def test_other_codecs_are_refused(self):
+        with pytest.raises(ValueError, match="'gribberish'"):
+            GRIBParser(codec="cfgrib")

@@ -209,6 +209,11 @@ def header_message(read: Read, field: Field) -> bytes:
     return _HEADERS[field.message.edition](lambda number: _section(read, field, number))
 
 
+def packing_of(read: Read, field: Field) -> int | None:
+    """Return the number of the data representation template of a field of edition 2, and ``None`` in edition 1."""
+    return None if field.message.edition == 1 else int.from_bytes(read(field.sections[5][0] + 9, 2), "big")
+
+
 def _section(read: Read, field: Field, number: int) -> bytes:
     if number not in field.sections:
         return b""

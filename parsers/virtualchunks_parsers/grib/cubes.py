@@ -14,7 +14,7 @@ import numpy.typing as npt
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.grib import NAME
 from virtualchunks.encoding import ChunkEncoding
-from virtualchunks.errors import FormatError, LimitExceededError
+from virtualchunks.errors import FormatError, LimitExceededError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 from virtualchunks.inline import encode_array
 from virtualchunks.manifest import ChunkManifest
@@ -26,6 +26,8 @@ from virtualchunks_parsers.grib.fields import DIMENSIONS, SPLITS, Found
 from virtualchunks_parsers.grib.geography import Geography
 
 STORED = np.dtype("<f8")
+#: Data templates that gribberish decodes: simple, complex with differences, JPEG 2000, PNG and CCSDS packing.
+GRIBBERISH_PACKINGS = frozenset({0, 3, 40, 41, 42})
 #: A cube may have this many cells for each of its fields, beyond the first :data:`ALWAYS` cells.
 CELLS_PER_FIELD, ALWAYS = 64, 1 << 20
 
@@ -273,6 +275,31 @@ def _manifest(
         records[cell] = (order.index(field.index), field.message.length, field.message.offset)
     cells = records.reshape(shape + (1,) * len(geography.shape))
     return cells, SourceTable.concat(rows), own
+
+
+def gribberish(fields: Sequence[Found]) -> dict[str, Any]:
+    """Return the codec ``gribberish``, for fields that it decodes.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If there is one that it does not decode.
+    """
+    for field in fields:
+        if field.index or field.packing not in GRIBBERISH_PACKINGS:
+            known = ", ".join(map(str, sorted(GRIBBERISH_PACKINGS)))
+            raise UnsupportedFeatureError(
+                f"gribberish decodes first fields of messages of edition 2 with the data templates {known}, not field "
+                f"{field.index} with the template {field.packing} at offset {field.message.offset}: leave out codec="
+            )
+    return {"name": "gribberish", "configuration": {"var": fields[0].name}}
+
+
+#: Makes the codec that decodes a cube's messages, by the name that a parser is given.
+CODECS: Mapping[str, Callable[[Sequence[Found]], Mapping[str, Any] | None]] = {
+    NAME: lambda _: None,
+    "gribberish": gribberish,
+}
 
 
 def _encoding(codec: Mapping[str, Any] | None, index: int, read: str | None = None) -> ChunkEncoding:

@@ -69,6 +69,8 @@ class Found:
         What tells apart two fields of one place, by key.
     grid
         Checksum of the definition of its grid.
+    packing
+        Data representation template, in edition 2; ``None`` where it is not known.
     """
 
     message: Message
@@ -81,6 +83,7 @@ class Found:
     place: tuple[float | None, ...]
     splits: tuple[Any, ...]
     grid: int
+    packing: int | None
 
     @property
     def path(self) -> tuple[str, str]:
@@ -93,7 +96,7 @@ class Found:
 SPLITS = ("data", "period", "bottom", "header")
 
 
-def field_found(headers: bytes, message: Message, index: int, keys: Keys) -> Found:
+def field_found(headers: bytes, message: Message, index: int, keys: Keys, packing: int | None) -> Found:
     """Return what the headers of a field say.
 
     Parameters
@@ -106,6 +109,8 @@ def field_found(headers: bytes, message: Message, index: int, keys: Keys) -> Fou
         Its number in its message.
     keys
         Keys of `headers`.
+    packing
+        Data representation template of the field; ``None`` where there is none or it was not looked at.
 
     Raises
     ------
@@ -138,7 +143,7 @@ def field_found(headers: bytes, message: Message, index: int, keys: Keys) -> Fou
     )
     header = b"".join(sections.get(number, b"") for number in ((1,) if edition == 1 else (1, 2, 4)))
     splits = (data_type, _period(keys), keys.get("bottomLevel", float), zlib.crc32(header))
-    return Found(message, index, name, level_type, step_type, grid_type, identity, place, splits, grid)
+    return Found(message, index, name, level_type, step_type, grid_type, identity, place, splits, grid, packing)
 
 
 def variable_name(keys: Keys) -> str:

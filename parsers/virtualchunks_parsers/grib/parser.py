@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.grib_handle import Keys, opened, with_keys
-from virtualchunks.codecs.grib_sections import MAGIC, Message, fields_of, header_message, message_at
+from virtualchunks.codecs.grib_sections import MAGIC, Message, fields_of, header_message, message_at, packing_of
 from virtualchunks.errors import (
     FormatError,
     LimitExceededError,
@@ -24,7 +24,7 @@ from virtualchunks.sources import SourceTable
 from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.grib.attributes import group_attributes, variable_attributes
-from virtualchunks_parsers.grib.cubes import CHOICES, Cube, cube_of, merged, parted
+from virtualchunks_parsers.grib.cubes import CHOICES, CODECS, Cube, cube_of, merged, parted
 from virtualchunks_parsers.grib.fields import Found, field_found, matches
 from virtualchunks_parsers.grib.geography import Geography, geography_of
 from virtualchunks_parsers.grib.scan import HeaderReader, fields_in
@@ -63,6 +63,9 @@ class GRIBParser:
         URL or local path of an index of the file, by which it is read without visiting every message: ``.idx`` of
         wgrib2 and NOAA, or ``.index`` of ECMWF. All messages are then taken to have the grid of the first one. An index
         that does not fit the file is an error; lines that are not understood are left out with a warning.
+    codec
+        Which codec decodes the messages: ``"virtualchunks.grib"``, or ``"gribberish"`` of the library of that name, for
+        the packings that it decodes; variables with others are left out by name. Its last digits may differ.
 
     Notes
     -----
@@ -97,6 +100,7 @@ class GRIBParser:
     filter_by_keys: Mapping[str, Any] = field(default_factory=dict)
     on_duplicate: str = "error"
     index: str | None = None
+    codec: str = "virtualchunks.grib"
 
     def __post_init__(self) -> None:
         given = self.drop_variables
@@ -104,6 +108,9 @@ class GRIBParser:
         object.__setattr__(self, "drop_variables", names)
         if self.on_duplicate not in ("error", *CHOICES):
             raise ValueError(f"on_duplicate is 'error', 'first' or 'last', not {self.on_duplicate!r}")
+
+        if self.codec not in CODECS:
+            raise ValueError(f"codec is one of {', '.join(map(repr, CODECS))}, not {self.codec!r}")
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:
@@ -184,12 +191,12 @@ class _Parse:
         dropped = frozenset(self._parser.drop_variables or ())
         fields: dict[tuple[Any, ...], list[Found]] = {}
         headers: dict[tuple[Any, ...], bytes] = {}
-        for place, index, message in self._headers():
+        for place, index, message, packing in self._headers():
             with opened(message) as keys:
                 if not matches(keys, self._parser.filter_by_keys):
                     continue
                 try:
-                    found = field_found(message, place, index, keys)
+                    found = field_found(message, place, index, keys, packing)
                 except LEFT_OUT as error:
                     self._leave_out(f"the message at offset {place.offset}", error)
                     continue
@@ -200,16 +207,17 @@ class _Parse:
         for identity, members in fields.items():
             yield members, headers[identity]
 
-    def _headers(self) -> Iterator[tuple[Message, int, bytes]]:
-        """Place, number and headers of every field."""
+    def _headers(self) -> Iterator[tuple[Message, int, bytes, int | None]]:
+        """Message, number, headers and packing of every field."""
         sidecar = self._parser.index
         if sidecar is not None:
             yield from self._indexed(as_url(sidecar))
             return
         for index, sections in fields_in(self._reader):
-            yield sections.message, index, header_message(self._reader.read, sections)
+            headers = header_message(self._reader.read, sections)
+            yield sections.message, index, headers, packing_of(self._reader.read, sections)
 
-    def _indexed(self, sidecar: str) -> Iterator[tuple[Message, int, bytes]]:
+    def _indexed(self, sidecar: str) -> Iterator[tuple[Message, int, bytes, int | None]]:
         """Fields as an index describes them, with the grid of the first message.
 
         That message and the last one are looked at, so that the index of another version of the file is found out.
@@ -235,13 +243,16 @@ class _Parse:
             except UnsupportedFeatureError as error:
                 self._leave_out(f"the message at offset {entry.offset}", error)
                 continue
-            yield Message(entry.offset, entry.length or 0, first.edition), entry.index, headers
+            yield Message(entry.offset, entry.length or 0, first.edition), entry.index, headers, None
 
     def _cubes(self, parts: Sequence[tuple[str, list[Found]]], headers: bytes) -> list[tuple[Cube, dict[str, Any]]]:
         with opened(headers) as keys:
             geography = self._geography(parts[0][1][0], keys)
             described, shared = variable_attributes(keys), group_attributes(keys)
-        return [(cube_of(part, suffix, geography, described, self._source), shared) for suffix, part in parts]
+        codec = CODECS[self._parser.codec]
+        return [
+            (cube_of(part, suffix, geography, described, self._source, codec(part)), shared) for suffix, part in parts
+        ]
 
     def _geography(self, found: Found, keys: Keys) -> Geography:
         """Where values are, computed once for each grid."""

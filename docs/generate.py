@@ -1,6 +1,7 @@
 """Write ``docs/formats.md`` from what the parsers and writers say of themselves.
 
-``python docs/generate.py`` writes the page; ``--check`` says whether it is up to date, and exits with 1 where it is not.
+``python docs/generate.py`` writes the page; ``--check`` says whether it is up to date, and exits with 1 where it is
+not.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ This page is generated from what the parsers and writers say of themselves (`pyt
 
 ## Read
 
-One array that cannot be expressed never fails the file: it is left out, with one warning that names it and says why. With
-`strict=True` it raises instead. A file whose structure is damaged is refused as a whole.
+One array that cannot be expressed never fails the file: it is left out, with one warning that names it and says why.
+With `strict=True` it raises instead. A file whose structure is damaged is refused as a whole.
 """
 
 WRITTEN = """
@@ -63,17 +64,22 @@ def load(target: str) -> Any:
 
 def section(name: str, parser: Any) -> str:
     """Return the section of one parser."""
-    suffixes = ", ".join(f"`{suffix}`" for suffix in parser.suffixes) or "none"
+    suffixes = ", ".join(f"`{suffix}`" for suffix in parser.suffixes)
+    by_name = f", or by the suffixes {suffixes}" if suffixes else ""
+    path = f"{parser.__module__.removesuffix('.parser')}.{parser.__name__}"
     lines = [
         "",
         f"### {parser.name}",
         "",
-        f"Parser `{name}` (`{parser.__module__.rpartition('.parser')[0] or parser.__module__}.{parser.__name__}`); "
-        f"found by content, or by the suffixes {suffixes}.",
+        f"Parser `{name}` (`{path}`), found by content{by_name}.",
         "",
-        "| reads | refuses, by name |",
-        "|---|---|",
-        f"| {'<br>'.join(parser.reads)} | {'<br>'.join(parser.refuses)} |",
+        "Reads",
+        "",
+        *(f"- {feature}" for feature in parser.reads),
+        "",
+        "Refuses by name",
+        "",
+        *(f"- {feature}" for feature in parser.refuses),
         "",
     ]
     return "\n".join(lines)

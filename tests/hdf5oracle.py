@@ -1,4 +1,4 @@
-"""What arrays of references hold, read without a store, and whether it is what h5py reads: the oracle of the HDF5 parser."""
+"""What arrays of references hold, read without a store, and whether h5py reads the same: the HDF5 parser's oracle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.group import ManifestGroup
 from virtualchunks.urls import local_path
+from virtualchunks_parsers.hdf5 import HDF5Parser
 
 
 def decoded(array: ManifestArray) -> np.ndarray[Any, Any]:
@@ -41,9 +42,11 @@ def _bytes(entry: Any) -> bytes:
     return data
 
 
-def same_values(expected: Any, found: np.ndarray[Any, Any]) -> bool:
+def same_values(expected: Any, found: Any) -> bool:
     """Return whether two arrays hold the same values, NaN equal to NaN, whatever their byte orders."""
     expected = np.asarray(expected)
+    if isinstance(found, str):  # zarr's scalar of text
+        found = np.array(found, dtype=np.dtypes.StringDType())
     if found.dtype.kind == "T":
         texts = [_text(item) for item in expected.ravel()]
         return expected.shape == found.shape and texts == found.ravel().tolist()
@@ -69,7 +72,7 @@ def _same_field(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> 
     if expected.shape == found.shape:
         return same_values(expected, found)
     assert found.dtype.names is not None
-    flat = expected.reshape(*found.shape, -1)
+    flat = expected.reshape(*found.shape, len(found.dtype.names))
     return all(same_values(flat[..., number], found[name]) for number, name in enumerate(found.dtype.names))
 
 
@@ -101,3 +104,15 @@ def datasets(group: h5py.Group, path: str = "", above: tuple[Any, ...] = ()) -> 
 def arrays(group: ManifestGroup) -> dict[str, ManifestArray]:
     """Every array of a tree, by path with a leading slash."""
     return {"/" + path: array for path, array in group.walk_arrays()}
+
+
+def check(path: Path, registry: Any = None) -> ManifestGroup:
+    """Assert that every array of a file reads as h5py reads it; return the tree."""
+    tree = HDF5Parser().parse(str(path), registry)
+    found = arrays(tree)
+    with h5py.File(path, "r", locking=False) as file:
+        expected = {name: dataset[...] for name, dataset in datasets(file).items()}
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        assert same_values(expected[name], decoded(array)), name
+    return tree

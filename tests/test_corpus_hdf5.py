@@ -16,7 +16,11 @@ from hdf5oracle import arrays, datasets, decoded, same_values
 from virtualchunks.errors import UnsupportedArrayWarning, VirtualChunksError
 from virtualchunks_parsers.hdf5 import HDF5Parser
 
-HIDDEN = b"This is a netCDF dimension but not a netCDF variable"
+
+def is_hidden(dataset: h5py.Dataset) -> bool:
+    """Return whether it stands for a dimension alone."""
+    title = dataset.attrs.get("NAME", b"") if dataset.attrs.get("CLASS") == b"DIMENSION_SCALE" else b""
+    return bytes(title).startswith(b"This is a netCDF dimension but not a netCDF variable")
 
 
 def corpus() -> Path | None:
@@ -53,9 +57,7 @@ def score(path: Path) -> Iterator[tuple[str, str, str]]:
     found = {name.replace("/_nc4_non_coord_", "/"): array for name, array in arrays(tree).items()}
     with reference:
         for name, dataset in datasets(reference).items():
-            if bytes(
-                dataset.attrs.get("NAME", b"") if dataset.attrs.get("CLASS") == b"DIMENSION_SCALE" else b""
-            ).startswith(HIDDEN):
+            if is_hidden(dataset):
                 continue
             array = found.pop(name.replace("/_nc4_non_coord_", "/"), None)
             if array is None:

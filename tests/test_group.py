@@ -41,7 +41,7 @@ def test_groups_are_values():
         tree().arrays["new"] = array()
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "."])
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".", "zarr.json", "a\\b"])
 def test_names_that_zarr_has_not(name):
     with pytest.raises(ManifestError, match="cannot name a member"):
         vc.ManifestGroup({name: array()})

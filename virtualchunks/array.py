@@ -6,19 +6,29 @@ The class holds metadata and a manifest and answers questions about shape; NumPy
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.encoding import in_order
-from virtualchunks.errors import ChunkIndexError, ManifestError, UnsupportedFeatureError, VirtualArrayError
+from virtualchunks.errors import (
+    ChunkIndexError,
+    ManifestError,
+    UnsupportedFeatureError,
+    VirtualArrayError,
+    VirtualChunksError,
+)
 from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata, holds
+
+if TYPE_CHECKING:
+    import xarray
 
 #: Implementations of NumPy's functions on ManifestArrays, by function.
 HANDLED: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -162,7 +172,10 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         ChunkIndexError
             If the selection cuts through a chunk; the message names the nearest selection that does not.
         """
-        parts, pending = select(self._parts, key)
+        try:
+            parts, pending = select(self._parts, key)
+        except VirtualChunksError as error:
+            raise self._placed(error) from error.__cause__
         return (ReindexedArray if pending else ManifestArray)._of(parts)
 
     def transpose(self, *axes: Any) -> ManifestArray:
@@ -236,6 +249,11 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         """Return the array with the URLs of its objects changed; see :meth:`ChunkManifest.rename_paths`."""
         return ManifestArray._of((self._metadata, self.manifest.rename_paths(new)))
 
+    def to_virtual_variable(self) -> xarray.Variable:
+        """Return the array as an xarray Variable, with its dimension names and attributes."""
+        made: xarray.Variable = importlib.import_module("virtualchunks.xarray.dataset").array_to_variable(self)
+        return made
+
     def with_fill_value_only(self, fill_value: Any = None) -> ManifestArray:
         """Return an array of the same shape whose chunks are all missing.
 
@@ -254,26 +272,43 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
     ) -> Any:
         if func not in HANDLED:
             known = ", ".join(sorted(function.__name__ for function in HANDLED))
-            raise VirtualArrayError(
-                f"numpy.{func.__name__} needs values, and a ManifestArray holds references only; read them first with "
-                f".virtual.open(). Functions on references: {known}"
+            raise self._placed(
+                VirtualArrayError(
+                    f"numpy.{func.__name__} needs values, and a ManifestArray holds references only; read them first "
+                    f"with .virtual.open(). Functions on references: {known}"
+                )
             )
-        return HANDLED[func](*args, **kwargs)
+        try:
+            return HANDLED[func](*args, **kwargs)
+        except VirtualChunksError as error:
+            raise self._placed(error) from error.__cause__
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and ufunc in HANDLED_UFUNCS:
             return HANDLED_UFUNCS[ufunc](*inputs, **kwargs)
-        raise VirtualArrayError(
-            f"numpy.{ufunc.__name__} computes with values, and a ManifestArray holds references only; read them first "
-            "with .virtual.open()"
+        raise self._placed(
+            VirtualArrayError(
+                f"numpy.{ufunc.__name__} computes with values, and a ManifestArray holds references only; read them "
+                "first with .virtual.open()"
+            )
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
         """Refuse: an array of references has no values until a store reads them."""
-        raise VirtualArrayError(
-            "a ManifestArray holds references, not values: read them with .virtual.open() (or name the variable in "
-            "loadable_variables), or write references with .virtual.to_icechunk() or .virtual.to_kerchunk()"
+        raise self._placed(
+            VirtualArrayError(
+                "a ManifestArray holds references, not values: read them with .virtual.open() (or name the variable in "
+                "loadable_variables), or write references with .virtual.to_icechunk() or .virtual.to_kerchunk()"
+            )
         )
+
+    def _placed(self, error: VirtualChunksError) -> VirtualChunksError:
+        """Return an error that names the array and a source of it, where it named none yet."""
+        if error.variable is None:
+            error.variable = self._metadata.name
+        if error.url is None:
+            error.url = next(self._manifest.iter_nonempty_paths(), None)
+        return error
 
     def __eq__(self, other: object) -> Any:
         return np.equal(cast("Any", self), cast("Any", other))

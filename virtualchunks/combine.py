@@ -17,7 +17,9 @@ from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis
 from virtualchunks.indexing import drop_overhang
 from virtualchunks.manifest import ChunkManifest, concatenate
-from virtualchunks.metadata import MEANING, ArrayMetadata, holds, same_value
+from virtualchunks.metadata import MEANING, PACKING, ArrayMetadata, holds, same_value
+
+_JOIN_VALUES = "to join values instead of references, name the variable in loadable_variables for all files"
 
 
 def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
@@ -35,7 +37,8 @@ def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
     ------
     CombineError
         If the arrays differ in the shape or the chunks of another axis, in a fill value that both need, or in an
-        attribute that changes what values mean; the message names the sources.
+        attribute that changes what values mean; or if NumPy arrays are to join packed ones. The message names the
+        sources.
     """
     virtual = [array for array in arrays if isinstance(array, ManifestArray)]
     if not virtual:
@@ -47,6 +50,7 @@ def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
     if len(virtual) != len(arrays):
         from virtualchunks.inline import encoded_like
 
+        _check_unpacked(virtual)
         virtual = [
             array if isinstance(array, ManifestArray) else encoded_like(array, first, axis, last=array is arrays[-1])
             for array in arrays
@@ -63,16 +67,31 @@ def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
     return ManifestArray._of((own.replace(grid=grid, fill_value=fill), concatenate(manifests, axis)))
 
 
+def _check_unpacked(arrays: Sequence[ManifestArray]) -> None:
+    """Refuse values beside references to packed ones: they were most likely unpacked when they were loaded."""
+    for array in arrays:
+        attributes = array.metadata.attributes
+        packing = {name: attributes[name] for name in PACKING if name in attributes}
+        if packing:
+            raise CombineError(
+                f"values in memory cannot join references to packed values, with the attributes {packing}: they would "
+                "be unpacked a second time when they are read; load the variable from all files, or from none, with "
+                f"loadable_variables; the references are to {describe(array.manifest)}",
+                url=next(array.manifest.iter_nonempty_paths(), None),
+            )
+
+
 def _of_one_dtype(arrays: list[ManifestArray]) -> list[ManifestArray]:
-    dtypes = {array.dtype for array in arrays}
+    dtypes = {array.dtype: array for array in reversed(arrays)}
     if len(dtypes) == 1:
         return arrays
     try:
-        target = np.result_type(*dtypes)
-    except TypeError as error:
-        raise CombineError(f"no dtype holds the values of {sorted(map(str, dtypes))}: {error}") from error
-    if not all(holds(target, dtype) for dtype in dtypes):
-        raise CombineError(f"no dtype holds the values of {sorted(map(str, dtypes))} without loss")
+        target: np.dtype[Any] | None = np.result_type(*dtypes)
+    except TypeError:
+        target = None
+    if target is None or not all(holds(target, dtype) for dtype in dtypes):
+        found = ", ".join(f"{dtype} from {describe(array.manifest)}" for dtype, array in dtypes.items())
+        raise CombineError(f"no dtype holds without loss the values of {found}; {_JOIN_VALUES}")
     return [array.astype(target) for array in arrays]
 
 
@@ -85,7 +104,7 @@ def _check_layouts(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]], axis: i
         if problem is not None:
             raise CombineError(
                 f"cannot concatenate along axis {axis}: {problem}; the first array is from {describe(first_manifest)}, "
-                f"the other from {describe(manifest)}",
+                f"the other from {describe(manifest)}; {_JOIN_VALUES}",
                 url=next(manifest.iter_nonempty_paths(), None),
             )
 
@@ -157,7 +176,7 @@ def _common_fill(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]]) -> Any:
             raise CombineError(
                 f"missing chunks read as {needed[0][0].fill_value!r} in one array and as {metadata.fill_value!r} "
                 f"in another; "
-                f"they are from {describe(needed[0][1])} and {describe(manifest)}",
+                f"they are from {describe(needed[0][1])} and {describe(manifest)}; {_JOIN_VALUES}",
                 url=next(manifest.iter_nonempty_paths(), None),
             )
     return needed[0][0].fill_value if needed else first

@@ -41,6 +41,7 @@ SHAPE_AGNOSTIC = frozenset(
         "vlen-utf8",
         "vlen-bytes",
         "transpose",
+        "virtualchunks.tiff",
         "scale_offset",
         "cast_value",
         "numcodecs.astype",
@@ -52,8 +53,13 @@ SHAPE_AGNOSTIC = frozenset(
         "numcodecs.quantize",
         "gribberish",
         "virtualchunks.grib",
+        "virtualchunks.fits_logical",
+        "virtualchunks.offset_binary",
     }
 )
+
+#: Codecs that store each element by itself, in its own bytes, so that the bytes can be cut between elements.
+ELEMENTWISE = frozenset({"bytes", "transpose", "virtualchunks.fits_logical", "virtualchunks.offset_binary"})
 
 
 def bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -168,10 +174,10 @@ class ChunkEncoding:
 
     @cached_property
     def is_uncompressed(self) -> bool:
-        """Whether the bytes are the elements themselves, in some order of axes."""
+        """Whether the bytes hold one element after the other, in some order of axes."""
         if self.dtype.hasobject or self.dtype.kind == "T":
             return False
-        return all(codec["name"] in ("transpose", "bytes") for codec in self.codecs)
+        return all(codec["name"] in ELEMENTWISE for codec in self.codecs)
 
     def storage_order(self, ndim: int) -> tuple[int, ...]:
         """Return the axes of the array in the order in which they are stored, slowest first.
@@ -251,6 +257,7 @@ class ChunkEncoding:
                     "numcodecs.pcodec",
                     "virtualchunks.grib",
                     "gribberish",
+                    "virtualchunks.fits_logical",
                 ):
                     return
                 continue

@@ -72,7 +72,7 @@ class VirtualChunksError(Exception):
 
     def __str__(self) -> str:
         places = []
-        if self.variable is not None and self.variable not in self.message:
+        if self.variable is not None and repr(self.variable) not in self.message:
             places.append(f"variable {self.variable!r}")
         if self.chunk is not None:
             places.append(f"chunk {self.chunk}")

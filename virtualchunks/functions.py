@@ -8,6 +8,7 @@ reads. Concatenation, which has rules of its own, is in :mod:`virtualchunks.comb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,15 +35,14 @@ def implements(*numpy_functions: Callable[..., Any]) -> Callable[[Function], Fun
     return register
 
 
-class UnreadMask(np.ndarray[Any, np.dtype[np.bool_]]):
-    """The answer of ``np.isnan`` on references: not known. Counts as false in ``&`` and ``|``.
+class _Mask(np.ndarray[Any, np.dtype[np.bool_]]):
+    """A mask without memory that counts as false in ``&`` and ``|``.
 
-    xarray compares arrays as ``(a == b) | (isnan(a) & isnan(b))``, for which this is right, and fills missing values by
-    ``where(~isnan(a), a, other)``, for which it would be wrong: its negation is an :class:`UnreadPresence`.
+    xarray compares arrays as ``(a == b) | (isnan(a) & isnan(b))``, for which this is right.
     """
 
     def __and__(self, other: Any) -> Any:
-        return self if isinstance(other, UnreadMask) else np.logical_and(np.asarray(self), other)
+        return self if isinstance(other, _Mask) else np.logical_and(np.asarray(self), other)
 
     def __ror__(self, other: Any) -> Any:
         return other
@@ -50,14 +50,42 @@ class UnreadMask(np.ndarray[Any, np.dtype[np.bool_]]):
     def __or__(self, other: Any) -> Any:
         return other
 
+
+class _Unread(np.ndarray[Any, np.dtype[np.bool_]]):
+    """Truths that are not known, and so refuse to be used, apart from what a subclass allows."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        raise VirtualArrayError(_UNREAD)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if any(issubclass(kind, ManifestArray) for kind in types):
+            return NotImplemented
+        raise VirtualArrayError(_UNREAD)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<shape={self.shape}, not known without reading>"
+
+    def _repr_inline_(self, max_width: int) -> str:
+        return f"{type(self).__name__}<...>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+class UnreadMask(_Unread, _Mask):
+    """The answer of ``np.isnan`` on references: not known.
+
+    xarray also fills missing values by ``where(~isnan(a), a, other)``; the negation is an :class:`UnreadPresence`.
+    """
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc in (np.invert, np.logical_not):
             return np.broadcast_to(np.True_, self.shape).view(UnreadPresence)
-        return getattr(ufunc, method)(*map(np.asarray, inputs), **kwargs)
+        raise VirtualArrayError(_UNREAD)
 
 
-class NoMask(UnreadMask):
-    """A mask that is known to be false everywhere, without memory for it: integers and texts are never missing."""
+class NoMask(_Mask):
+    """A mask that is known to be false everywhere: integers and texts are never missing."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc in (np.invert, np.logical_not):
@@ -65,7 +93,7 @@ class NoMask(UnreadMask):
         return getattr(ufunc, method)(*map(np.asarray, inputs), **kwargs)
 
 
-class UnreadPresence(np.ndarray[Any, np.dtype[np.bool_]]):
+class UnreadPresence(_Unread):
     """The negation of an :class:`UnreadMask`: which values are there is not known.
 
     All it is good for is ``where(present, a, b)`` with the same references in `a` and `b`, which is how xarray merges
@@ -75,14 +103,6 @@ class UnreadPresence(np.ndarray[Any, np.dtype[np.bool_]]):
     def astype(self, dtype: Any, *args: Any, **options: Any) -> Any:
         """Return the mask as it is."""
         return self
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        raise VirtualArrayError(_UNREAD)
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if any(issubclass(kind, ManifestArray) for kind in types):
-            return NotImplemented
-        raise VirtualArrayError(_UNREAD)
 
 
 _UNREAD = "which values are missing is not known without reading them: read the array with .virtual.open() first"

@@ -29,7 +29,7 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
     Raises
     ------
     ManifestError
-        If a name is empty, holds a slash, or names both an array and a group.
+        If a name is none that :func:`is_node_name` allows, or names both an array and a group.
 
     Examples
     --------
@@ -47,7 +47,7 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
             given = getattr(self, name)
             object.__setattr__(self, name, MappingProxyType({} if given is None else dict(given)))
         for name in (*self.arrays, *self.groups):
-            if not name or "/" in name or name in (".", ".."):
+            if not is_node_name(name):
                 raise ManifestError(f"{name!r} cannot name a member of a group: Zarr has no such node name")
         both = self.arrays.keys() & self.groups.keys()
         if both:
@@ -112,10 +112,25 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
         made: xarray.Dataset = importlib.import_module("virtualchunks.xarray").group_to_dataset(self, **options)
         return made
 
+    def to_virtual_datasets(self, **options: Any) -> dict[str, xarray.Dataset]:
+        """Return this group and every group below it as Datasets of ManifestArrays, by path; this one's is empty."""
+        return {path: group.to_virtual_dataset(**options) for path, group in self.walk()}
+
     def to_virtual_datatree(self, **options: Any) -> xarray.DataTree:
         """Return the tree as an xarray DataTree of ManifestArrays; see :mod:`virtualchunks.xarray`."""
         made: xarray.DataTree = importlib.import_module("virtualchunks.xarray").group_to_datatree(self, **options)
         return made
+
+
+def is_node_name(name: str) -> bool:
+    """Return whether an array or a group of a Zarr store can have a name; zarr-python takes a backslash for a slash.
+
+    Examples
+    --------
+    >>> is_node_name("sea ice"), is_node_name("a/b"), is_node_name("zarr.json")
+    (True, False, False)
+    """
+    return bool(name) and "/" not in name and "\\" not in name and name not in (".", "..", "zarr.json")
 
 
 def same_array(one: ManifestArray, other: ManifestArray) -> bool:

@@ -21,6 +21,8 @@ from virtualchunks.grid import ChunkGrid
 
 #: Attributes that change what the stored values mean; arrays that differ in one cannot be one array.
 MEANING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
+#: Those among them by which xarray computes values from stored numbers.
+PACKING = ("scale_factor", "add_offset", "_Unsigned")
 
 _SIMPLE_KINDS = "biufc"
 #: Codecs of elements of any length, by kind of dtype: text, and bytes.
@@ -52,6 +54,8 @@ class ArrayMetadata:
         One name, or ``None``, per dimension.
     attributes
         The attributes of the array, as its file has them.
+    name
+        What errors call the array, if anything. It is no part of the metadata: equality and documents leave it out.
 
     Raises
     ------
@@ -71,6 +75,7 @@ class ArrayMetadata:
     fill_value: Any = None
     dimension_names: tuple[str | None, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype.byteorder not in "=|" or self.dtype.fields is not None:

@@ -7,6 +7,7 @@ what a file begins with or how its name ends. The project's own parsers come thr
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.metadata
 import re
@@ -15,7 +16,15 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
-from virtualchunks.errors import FormatError, MissingDependencyError, SourceUnavailableError, UnsupportedFeatureError
+from virtualchunks.errors import (
+    FormatError,
+    MissingDependencyError,
+    NotGrantedError,
+    ReadError,
+    SourceUnavailableError,
+    UnsupportedFeatureError,
+)
+from virtualchunks.reading.listing import child_url, look_up
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.requests import get
 from virtualchunks.signatures import describe_content, format_of
@@ -57,6 +66,11 @@ class SniffingParser(Parser, Protocol):
         The name of its format, for people.
     suffixes
         How the names of its files usually end, in lower case, with the dot.
+
+    Notes
+    -----
+    The class of a parser of folders may have ``markers`` too: keys of objects of which one lies in every folder of its
+    format, such as ``zarr.json``.
     """
 
     name: ClassVar[str]
@@ -223,10 +237,14 @@ def _recognise(url: str, registry: ObjectStoreRegistry) -> type[Parser]:
     try:
         head = read_head(url, registry)
     except SourceUnavailableError:
-        by_name = _by_suffix(url, _installed()[0])  # a folder, such as a Zarr store, has no first bytes
-        if by_name is None:
+        kinds, _ = _installed()
+        by_name = _by_suffix(url, kinds)
+        if by_name is not None and not hasattr(by_name, "markers"):
+            return by_name
+        found = _by_markers(url, registry, kinds) or by_name  # a folder, such as a Zarr store, has no first bytes
+        if found is None:
             raise
-        return by_name
+        return found
     known = format_of(head)
     if known in names:
         return load_parser(str(known))
@@ -246,6 +264,21 @@ def _is_sniffing(kind: Any) -> bool:
 def _by_suffix(url: str, kinds: Mapping[str, type[Any]]) -> type[Parser] | None:
     suffix = _suffix(url)
     return next((kind for kind in kinds.values() if suffix and suffix in getattr(kind, "suffixes", ())), None)
+
+
+def _by_markers(url: str, registry: ObjectStoreRegistry, kinds: Mapping[str, type[Any]]) -> type[Parser] | None:
+    """Return the parser one of whose markers lies in a folder: objects that every folder of its format holds one of."""
+    wider = copy.copy(registry)
+    if url.rstrip("/") in registry.objects:
+        wider.register(url)  # naming a folder grants what lies beneath it
+    for kind in kinds.values():
+        urls = [child_url(url, name) for name in getattr(kind, "markers", ())]
+        try:
+            if any(stamp is not None for stamp in look_up(wider, urls)):
+                return cast("type[Parser]", kind)
+        except (ReadError, NotGrantedError):
+            return None
+    return None
 
 
 def _installed() -> tuple[dict[str, type[Any]], list[MissingDependencyError]]:

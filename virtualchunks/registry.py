@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
@@ -446,13 +446,17 @@ class ObjectStoreRegistry:
         return Location(url, store, key, path if is_kind("LocalStore", url, store) else None)
 
     def _refusal(self, url: str) -> str:
-        known = ", ".join(self) or "nothing"
         scheme, _, _ = split(url)
         folder = url if url.endswith("/") else url[: url.rindex("/") + 1]
-        return (
-            f"{redact(url)} is not granted: the registry covers {known}. To read it, add "
-            f"registry.register({redact(folder)!r}{_EXAMPLE_STORES.get(scheme, '')})"
-        )
+        line = f"registry.register({redact(folder)!r}{_EXAMPLE_STORES.get(scheme, '')})"
+        advice = line if self._mounts or not self._objects else f"a registry to the call, with registry=, after {line}"
+        return f"{redact(url)} is not granted: the registry covers {_some(self)}. To read it, add {advice}"
+
+
+def _some(names: Iterable[str], most: int = 20) -> str:
+    """List names for a message, as many as fit into one."""
+    shown, more = ", ".join([*names][:most]) or "nothing", len([*names]) - most
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 _EXAMPLE_STORES = {

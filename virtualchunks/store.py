@@ -24,7 +24,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from virtualchunks.attributes import to_zarr
-from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.errors import FormatError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.reading.decode import placed, transcode
 from virtualchunks.reading.fetch import afetch, fetch
@@ -153,27 +153,37 @@ class ManifestStore(Store):
         """Bytes that the references of all arrays take in memory."""
         return self._group.nbytes_virtual
 
-    def to_virtual_dataset(self, group: str = "", **options: Any) -> xarray.Dataset:
+    def to_virtual_dataset(
+        self, group: str = "", loadable_variables: Any = None, decode_times: Any = None, **options: Any
+    ) -> xarray.Dataset:
         """Return a group as an xarray Dataset of ManifestArrays.
 
         Parameters
         ----------
         group
             Path of the group.
-        **options
-            As for :func:`virtualchunks.xarray.open_virtual_dataset`: ``loadable_variables``, ``decode_times`` …
+        loadable_variables, decode_times, **options
+            As for :func:`virtualchunks.open_virtual_dataset`.
+
+        Raises
+        ------
+        FormatError
+            If there is no such group.
         """
-        return self._group_at(group).to_virtual_dataset(registry=self._registry, **options)
+        return self._group_at(group).to_virtual_dataset(
+            registry=self._registry, loadable_variables=loadable_variables, decode_times=decode_times, **options
+        )
 
     def to_virtual_datatree(self, group: str = "", **options: Any) -> xarray.DataTree:
         """Return a group and those below it as an xarray DataTree of ManifestArrays; see :meth:`to_virtual_dataset`."""
         return self._group_at(group).to_virtual_datatree(registry=self._registry, **options)
 
     def _group_at(self, path: str) -> ManifestGroup:
-        found = self._group[path] if path.strip("/") else self._group
-        if not isinstance(found, ManifestGroup):
-            raise KeyError(f"{path!r} is an array, not a group")
-        return found
+        groups = dict(self._group.walk())
+        if path.strip("/") not in groups:
+            known = ", ".join(filter(None, groups)) or "none"
+            raise FormatError(f"the store has no group {path!r}; the groups below its root are {known}")
+        return groups[path.strip("/")]
 
     # Keys
 

@@ -131,7 +131,9 @@ LOSSLESS = {
     "bitshuffle+lz4": ([(BITSHUFFLE, (0, 2))], ["virtualchunks.hdf5_filters"]),
     "bitshuffle+zstd": ([(BITSHUFFLE, (0, 3, 3))], ["virtualchunks.hdf5_filters"]),
     "lz4+fletcher32": ([(LZ4, ()), (FLETCHER32, ())], ["virtualchunks.hdf5_filters"]),
-    "n-bit": ([(NBIT, ())], ["virtualchunks.hdf5_filters"]),
+    "n-bit": ([(NBIT, ())], []),  # all bits count, so the filter passes bytes on
+    "n-bit+deflate": ([(NBIT, ()), (DEFLATE, (1,))], ["numcodecs.zlib"]),
+    "n-bit+lz4": ([(NBIT, ()), (LZ4, ())], ["virtualchunks.hdf5_filters"]),
     "blosc2": ([(32026, (0, 0, 0, 0, 5, 1, 1))], ["virtualchunks.hdf5_filters"]),
 } | {
     f"blosc-{compressor}-{shuffle}": ([(BLOSC, (0, 0, 0, 0, 5, shuffle, compressor))], ["blosc"])

@@ -196,6 +196,22 @@ def test_what_is_dropped_is_not_parsed(tmp_path):
         assert set(vc.open_virtual_dataset(tmp_path / "a.h5", drop_variables="link", **options).variables) == {"good"}
 
 
+def test_names_that_zarr_has_not_are_left_out_and_all_others_are_read(tmp_path):
+    import h5py
+
+    names = ["a b/c d", "dot.name", "c", "ünï", ".zarray", "a:b?#%", " padded "]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number, name in enumerate([*names, "zarr.json", "back\\slash"]):
+            file[name] = np.arange(number + 1)
+    with pytest.warns(UserWarning, match="left out") as warned:
+        store = vc.open_store(tmp_path / "a.h5")
+    assert len(warned) == 2
+    group = zarr.open_group(store, mode="r")
+    assert {path for path, node in group.members(max_depth=None) if isinstance(node, zarr.Array)} == set(names)
+    for number, name in enumerate(names):
+        assert group[name][...].tolist() == list(range(number + 1))
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [(b"", "empty"), (b"CDF\x01" + bytes(28), "NetCDF-3"), (b"<html>sign in</html>", "HTML"), (bytes(100), "zeros")],

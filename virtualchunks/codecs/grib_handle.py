@@ -184,7 +184,8 @@ def read_array(message: bytes, name: str, shape: tuple[int, ...]) -> npt.NDArray
             raise DecodeError(f"ecCodes does not decode the {name} of this message: {error}") from error
     if array is None or array.shape != (count,):
         raise DecodeError(f"ecCodes gives no {count} {name} for this message")
-    block = array.astype(np.float64, copy=False).reshape(shape)
-    if turned and len(shape) > 1:  # ecCodes gives coordinates as if all rows ran the same way
-        block[..., 1::2, :] = block[..., 1::2, ::-1].copy()
-    return block
+    row = next((size for size in reversed(shape) if size > 1), 1)
+    if turned:  # ecCodes gives coordinates as if all rows ran the same way
+        rows = array.reshape(-1, row)
+        rows[1::2] = rows[1::2, ::-1].copy()
+    return array.astype(np.float64, copy=False).reshape(shape)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.encoding import ChunkEncoding, in_order
-from virtualchunks.errors import DecodeError, MissingDependencyError, UnsupportedFeatureError
+from virtualchunks.errors import DecodeError, MissingDependencyError, UnsupportedFeatureError, VirtualChunksError
 from virtualchunks.metadata import dtype_to_json
 
 
@@ -75,6 +75,31 @@ def encode_block(block: npt.NDArray[Any], encoding: ChunkEncoding) -> bytes:
         return chain.encode(np.ascontiguousarray(block, dtype=in_order(encoding.dtype, "=")))
     except NotImplementedError as error:
         raise UnsupportedFeatureError(f"values cannot be encoded with {encoding!r}: {error}") from error
+
+
+def check_encoding(encoding: ChunkEncoding, shape: tuple[int, ...]) -> None:
+    """Raise where the codecs of an encoding cannot be put together for blocks of a shape; nothing is run.
+
+    Parameters
+    ----------
+    encoding
+        The encoding, perhaps out of a document.
+    shape
+        Shape of the blocks.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If a codec refuses its parameters, the dtype, or its place among the others.
+    MissingDependencyError
+        If a codec is not installed.
+    """
+    try:
+        _chain(encoding, encoding.shape if encoding.shape is not None else shape)
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+        if isinstance(error, VirtualChunksError):
+            raise
+        raise UnsupportedFeatureError(f"the codecs of {encoding!r} cannot be used: {error}") from error
 
 
 @lru_cache(maxsize=256)

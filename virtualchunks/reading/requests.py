@@ -88,7 +88,7 @@ def get(location: Location, start: int, stop: int, stamp: Stamp | None = None, *
     SourceUnavailableError, SourceChangedError, ShortReadError
         If the bytes cannot be had, are not those that were parsed, or are too few.
     """
-    _guard_fork(location)
+    guard_fork(location)
     try:
         result = location.store.get(location.key, options={"range": (start, stop), **conditions(stamp)})
         data = memoryview(result.buffer())
@@ -118,7 +118,7 @@ async def aget(location: Location, start: int, stop: int, stamp: Stamp | None = 
     ask = getattr(location.store, "get_async", None)
     if ask is None:
         return await asyncio.to_thread(get, location, start, stop, stamp)
-    _guard_fork(location)
+    guard_fork(location)
     try:
         result = await ask(location.key, options={"range": (start, stop), **conditions(stamp)})
         data = memoryview(await result.buffer_async())
@@ -140,7 +140,7 @@ def head(location: Location) -> Stamp | None:
     Stamp or None
         What the store says now.
     """
-    _guard_fork(location)
+    guard_fork(location)
     try:
         return stamp_of(location.store.head(location.key))  # type: ignore[attr-defined]  # not every store has it
     except (*STORE_ERRORS, AttributeError):
@@ -231,7 +231,19 @@ def _reason(error: BaseException) -> str:
     return re.sub(r"\?\S*", "?…", text)[:300] or type(error).__name__
 
 
-def _guard_fork(location: Location) -> None:
+def guard_fork(location: Location) -> None:
+    """Raise where obstore's runtime was left behind by a fork, and its requests would wait for ever.
+
+    Parameters
+    ----------
+    location
+        What is about to be asked for.
+
+    Raises
+    ------
+    SourceUnavailableError
+        In a child that was forked after a request was made here.
+    """
     owner = _RUNTIME_OWNER.setdefault("pid", os.getpid())
     if owner != os.getpid():
         raise SourceUnavailableError(

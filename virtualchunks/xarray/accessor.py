@@ -1,4 +1,6 @@
-"""The accessor ``.virtual``, also called ``.vz``: what a virtual Dataset or DataTree can do beside what xarray does.
+"""The accessor ``.virtual``: what a virtual Dataset or DataTree can do beside what xarray does.
+
+It is also called ``.vz`` and ``.virtualize``, as VirtualiZarr calls its own, unless another package has these names.
 
 Importing :mod:`virtualchunks` registers it.
 """
@@ -334,7 +336,7 @@ class _Accessor:
 
 def _register() -> None:
     for holder, made in ((xr.Dataset, VirtualDataset), (xr.DataTree, VirtualDataTree)):
-        for name in ("virtual", "vz"):
+        for name in ("virtual", "vz", "virtualize"):
             if not hasattr(holder, name):
                 setattr(holder, name, _Accessor(name, made))
 

@@ -19,7 +19,7 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import dimension_names
 from virtualchunks.xarray.lazy import lazy_variable
-from virtualchunks.xarray.opening import granting, open_store, subgroup
+from virtualchunks.xarray.opening import granting, open_store, registry_of, subgroup
 
 if TYPE_CHECKING:
     from virtualchunks.xarray.dataset import Registry
@@ -124,7 +124,8 @@ def _opened(
         return opened.group, ObjectStoreRegistry.coerce(granted), type(opened).__name__
     source = as_url(opened)
     granted = granting(registry, source)
-    return open_store(source, granted, parser, drop_variables=dropped, strict=strict).group, granted, source
+    store = open_store(source, granted, parser, drop_variables=dropped, strict=strict)
+    return store.group, registry_of(store, granted), source
 
 
 def _dataset(group: ManifestGroup, registry: ObjectStoreRegistry, source: str, options: dict[str, Any]) -> xr.Dataset:

@@ -69,7 +69,7 @@ def group_to_dataset(
     dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
     arrays = {name: array for name, array in group.arrays.items() if name not in dropped}
     attributes = _with_bounds_units({name: dict(array.metadata.attributes) for name, array in arrays.items()})
-    arrays = {name: _with_attributes(array, attributes[name]) for name, array in arrays.items()}
+    arrays = {name: _described(name, array, attributes[name]) for name, array in arrays.items()}
     dimensions = {name: dimension_names(name, array) for name, array in arrays.items()}
     _check_sizes(arrays, dimensions)
     granted = ObjectStoreRegistry.coerce(registry)
@@ -122,6 +122,21 @@ def group_to_datatree(
     }
     nodes = {f"/{path}": group_to_dataset(node, **options) for path, node in group.walk()}
     return xr.DataTree.from_dict(nodes)
+
+
+def array_to_variable(array: ManifestArray) -> xr.Variable:
+    """Return an array of references as a Variable; dimensions without a name are called ``dim_0``, ``dim_1``, ….
+
+    Examples
+    --------
+    >>> from virtualchunks import ArrayMetadata
+    >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(4,), dtype="<i4", dimension_names=("x",))
+    >>> array_to_variable(ManifestArray(metadata, {})).dims
+    ('x',)
+    """
+    given = array.metadata.dimension_names or (None,) * array.ndim
+    names = [f"dim_{axis}" if name is None else name for axis, name in enumerate(given)]
+    return xr.Variable(names, array, dict(array.metadata.attributes))
 
 
 def assemble(variables: Mapping[str, xr.Variable], attributes: dict[str, Any]) -> xr.Dataset:
@@ -275,10 +290,11 @@ def _with_bounds_units(attributes: dict[str, dict[str, Any]]) -> dict[str, dict[
     return attributes
 
 
-def _with_attributes(array: ManifestArray, attributes: Mapping[str, Any]) -> ManifestArray:
-    if len(attributes) == len(array.metadata.attributes):
-        return array
-    return ManifestArray(array.metadata.replace(attributes=dict(attributes)), array.manifest)
+def _described(name: str, array: ManifestArray, attributes: Mapping[str, Any]) -> ManifestArray:
+    """Return an array with attributes, and with the name that errors call it by."""
+    metadata = array.metadata
+    kept = metadata.attributes if len(attributes) == len(metadata.attributes) else dict(attributes)
+    return ManifestArray(metadata.replace(attributes=kept, name=name), array.manifest)
 
 
 def _check_sizes(arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, tuple[str, ...]]) -> None:

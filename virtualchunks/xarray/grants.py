@@ -16,7 +16,7 @@ from virtualchunks.errors import NotGrantedError
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import redact
 
-#: The registry that granted an object, by canonical URL; ``None`` for an object that was granted by naming it.
+#: The registry that granted an object, by canonical URL; ``None`` for an object that naming it grants.
 _GRANTED: dict[str, ObjectStoreRegistry | None] = {}
 #: The distinct registries among them.
 _REGISTRIES: list[ObjectStoreRegistry] = []
@@ -33,7 +33,7 @@ def remember(urls: Iterable[str], registry: ObjectStoreRegistry) -> None:
         The registry they were opened with. Those that it does not cover are not recorded.
     """
     covered = [url for url in urls if url in registry]
-    named = set(registry.objects)
+    named = set(covered) if _is_by_name(registry) else set(registry.objects)
     _GRANTED.update((url, None if url in named else _shared(registry)) for url in covered)
 
 
@@ -69,6 +69,16 @@ def recall(urls: Iterable[str]) -> ObjectStoreRegistry:
     return (base if base is not None else ObjectStoreRegistry()).grant(
         *(url for url in wanted if _GRANTED[url] is None)
     )
+
+
+def _is_by_name(registry: ObjectStoreRegistry) -> bool:
+    """Return whether a registry grants nothing but what was named: objects, and folders whose parser granted them."""
+    named = ObjectStoreRegistry().grant(*registry.objects)
+    for prefix in registry.prefixes:
+        if prefix.removesuffix("/") not in registry.objects:
+            return False
+        named.register(prefix)
+    return named == registry
 
 
 def _shared(registry: ObjectStoreRegistry) -> ObjectStoreRegistry:

@@ -136,7 +136,7 @@ def open_virtual_dataset(
     store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
     dataset = group_to_dataset(
         subgroup(store.group, group, named),
-        registry=granted,
+        registry=registry_of(store, granted),
         loadable_variables=loadable_variables,
         drop_variables=drop_variables,
         decode_times=decode_times,
@@ -182,7 +182,7 @@ def open_virtual_datatree(
     store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
     tree = group_to_datatree(
         subgroup(store.group, group, named),
-        registry=granted,
+        registry=registry_of(store, granted),
         loadable_variables=loadable_variables,
         drop_variables=drop_variables,
         decode_times=decode_times,
@@ -195,6 +195,11 @@ def open_virtual_datatree(
 def granting(registry: Registry, url: str) -> ObjectStoreRegistry:
     """Return the registry to open a file with: the user's own, or one for just the file that he names."""
     return ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
+
+
+def registry_of(store: ManifestStore, granted: ObjectStoreRegistry) -> ObjectStoreRegistry:
+    """Return the registry of a store: its parser may grant what lies beneath a folder that the user named."""
+    return store.registry if len(store.registry) else granted
 
 
 def subgroup(root: ManifestGroup, path: str | None, url: str) -> ManifestGroup:

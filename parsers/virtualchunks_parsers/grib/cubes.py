@@ -185,12 +185,7 @@ def cube_of(
     if math.prod(counts) > max(ALWAYS, CELLS_PER_FIELD * len(fields)):
         raise LimitExceededError(f"its {len(fields)} messages would be spread over {math.prod(counts)} cells {counts}")
     records, sources, encoding = _manifest(fields, coordinates, geography, source, codec)
-    valid_time = _valid_time(coordinates)
-    if valid_time is not None:
-        coordinates["valid_time"] = valid_time
-    for name, values in geography.axes.items():
-        direction = {"stored_direction": "decreasing"} if name == "latitude" and values[0] > values[-1] else {}
-        coordinates[name] = Coordinate((name,), values, {**COORDINATES[name], **direction})
+    coordinates |= _valid_time(coordinates) | _axes(geography)
     arrays = {name: coordinate.array() for name, coordinate in coordinates.items()}
     signatures: dict[str, Hashable] = {name: coordinate.signature for name, coordinate in coordinates.items()}
     if geography.computed:
@@ -233,18 +228,22 @@ def level_name(field: Found) -> str:
     return "level" if field.level_type == "unknown" else field.level_type
 
 
-def _valid_time(coordinates: Mapping[str, Coordinate]) -> Coordinate | None:
+def _axes(geography: Geography) -> dict[str, Coordinate]:
+    made = {}
+    for name, values in geography.axes.items():
+        direction = {"stored_direction": "decreasing"} if name == "latitude" and values[0] > values[-1] else {}
+        made[name] = Coordinate((name,), values, {**COORDINATES[name], **direction})
+    return made
+
+
+def _valid_time(coordinates: Mapping[str, Coordinate]) -> dict[str, Coordinate]:
     if "time" not in coordinates or "step" not in coordinates:
-        return None
+        return {}
     time, step = coordinates["time"], coordinates["step"]
     offsets = np.rint(np.asarray(step.values) * 3600).astype("i8")
-    return Coordinate(
-        (*time.dimensions, *step.dimensions),
-        np.add.outer(time.values, offsets)
-        if time.dimensions and step.dimensions
-        else np.asarray(time.values + offsets),
-        COORDINATES["valid_time"],
-    )
+    both = bool(time.dimensions and step.dimensions)
+    values = np.add.outer(time.values, offsets) if both else np.asarray(time.values + offsets)
+    return {"valid_time": Coordinate((*time.dimensions, *step.dimensions), values, COORDINATES["valid_time"])}
 
 
 def _manifest(

@@ -1,8 +1,8 @@
 """HDF5 attributes → plain Python values.
 
-Numbers become Python numbers, arrays become lists of them, text becomes ``str``; one element in one dimension counts as a
-scalar, as it does for the netCDF libraries. The attributes by which HDF5 and netCDF-4 keep their own books are left out;
-:mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name dimensions.
+Numbers become Python numbers, arrays become lists of them, text becomes ``str``; one element in one dimension counts
+as a scalar, as it does for the netCDF libraries. The attributes by which HDF5 and netCDF-4 keep their own books are
+left out; :mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name dimensions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INTERNAL = frozenset(
     }
 )
 
-Owner = h5d.DatasetID | h5g.GroupID
+type Owner = h5d.DatasetID | h5g.GroupID
 #: What is called with the name of an attribute that cannot be had, and why.
 Report = Callable[[str, UnsupportedFeatureError], None]
 

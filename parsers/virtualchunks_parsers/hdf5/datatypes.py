@@ -1,8 +1,8 @@
 """HDF5 types → the dtypes that arrays have, and whether the stored bytes are those of the dtype.
 
-Most types are stored as NumPy would store them, so that chunks of their bytes can be referred to. Some are not: compounds
-with gaps or with fields in both byte orders, text padded with blanks. Those have a dtype all the same, but only the HDF5
-library can convert their values. What no Zarr data type can hold is refused here by name.
+Most types are stored as NumPy would store them, so that chunks of their bytes can be referred to. Some are not:
+compounds with gaps or with fields in both byte orders, text padded with blanks. Those have a dtype all the same, but
+only the HDF5 library can convert their values. What no Zarr data type can hold is refused here by name.
 
 References
 ----------
@@ -11,6 +11,7 @@ HDF5 File Format Specification, version 3.0, section IV.A.2.d, "The Datatype Mes
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -151,7 +152,8 @@ def _compound(kind: Any) -> Element:
     stored = np.dtype([(name, _field(name, member)) for name, member in members])
     memory = np.dtype([(name, _memory(member), member.shape) for name, member in members])
     offsets = [kind.get_member_offset(number) for number in range(len(members))]
-    packed = offsets == [stored.fields[name][1] for name, _ in members] and kind.get_size() == stored.itemsize
+    ends = list(itertools.accumulate(dtype.itemsize for dtype in map(stored.__getitem__, stored.names or ())))
+    packed = [*offsets, kind.get_size()] == [0, *ends]
     as_stored = packed and all(not member.converted and member.hdf5_type is None for _, member in members)
     converted = not as_stored or len(_byte_orders(stored)) > 1
     return _checked(Element(stored.newbyteorder("<") if converted else stored, converted=converted, memory=memory))
@@ -194,7 +196,7 @@ def _byte_orders(dtype: DType) -> set[str | None]:
 def _numpy(kind: Any) -> DType:
     """The dtype that h5py has for a type, without h5py's annotations."""
     try:
-        dtype = kind.dtype
+        dtype: DType = kind.dtype
     except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise UnsupportedFeatureError(f"NumPy has no dtype for this HDF5 type: {error}") from error
     return np.dtype(dtype.str) if dtype.fields is None and dtype.subdtype is None and not dtype.hasobject else dtype

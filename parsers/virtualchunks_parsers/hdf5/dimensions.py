@@ -1,9 +1,9 @@
 """Names of dimensions, from HDF5's dimension scales and netCDF-4's own books.
 
-As the netCDF library has it: a dimension is called after the scale attached to it (the last, where there are several); a
-scale of one dimension after itself; and a dimension without a scale shares the name of one of its length in its group that
-the array does not have yet, or gets a name ``phony_dim_0``, ``phony_dim_1``, … . Groups are numbered through, the deepest
-first.
+As the netCDF library has it: a dimension is called after the scale attached to it (the last, where there are
+several); a scale of one dimension after itself; and a dimension without a scale shares the name of one of its length
+in its group that the array does not have yet, or gets a name ``phony_dim_0``, ``phony_dim_1``, … . Groups are
+numbered through, the deepest first.
 
 References
 ----------

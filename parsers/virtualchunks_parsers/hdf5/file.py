@@ -32,8 +32,8 @@ from virtualchunks.signatures import HEAD, describe_content, format_of
 from virtualchunks.sources import SourceTable
 from virtualchunks.urls import as_url, join, quote_path
 
-#: What h5py raises when the HDF5 library fails, depending on the library's own error code.
-LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, LookupError, TypeError, NotImplementedError)
+#: What h5py and NumPy raise when the HDF5 library fails, or says what cannot be.
+LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError, MemoryError)
 #: How many files one file may lead to.
 MOST_FILES = 10_000
 
@@ -51,7 +51,9 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except VirtualChunksError:
+    except VirtualChunksError as error:
+        if error.variable is None:
+            error.variable = variable
         raise
     except LIBRARY_ERRORS as error:
         cause = _reader_error(error)
@@ -115,8 +117,8 @@ class HDF5File:
         """
         if offset < 0 or offset + length > self.size:
             raise FormatError(
-                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: it is "
-                "truncated or corrupt",
+                f"bytes {offset} to {offset + length} hold data of {variable!r}, but the file ends at {self.size}: "
+                "it is truncated or corrupt",
                 url=self.url,
                 variable=variable,
             )
@@ -186,9 +188,7 @@ class HDF5Files:
         path = self.registry.locate(reader.url).path
         try:
             with hdf5_errors(reader.url):
-                opened = h5py.File(
-                    reader if path is None else path, "r", **({} if path is None else {"locking": False})
-                )
+                opened = h5py.File(reader, "r") if path is None else _open_local(path)
         except FormatError as error:
             raise _not_hdf5(head, reader, error) from error
         if path is not None:
@@ -204,6 +204,16 @@ class HDF5Files:
         if difference is not None:
             opened.close()
             raise SourceChangedError(f"{reader.url} changed while it was opened: {difference}", url=reader.url)
+
+
+def _open_local(path: str) -> h5py.File:
+    """Open a file without locking it, unless this process has it open with a lock already."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag" not in str(error):
+            raise
+        return h5py.File(path, "r")
 
 
 def _not_hdf5(head: bytes, reader: ObjectReader, error: FormatError) -> FormatError:

@@ -23,6 +23,7 @@ import numpy as np
 
 from virtualchunks.codecs.hdf5_chunk import INSTALL, hdf5, is_available
 from virtualchunks.codecs.hdf5_filters import LZF, MOST_FILTERS, MOST_VALUES, NAME, NUMBER_DTYPE
+from virtualchunks.codecs.hdf5_guards import NBIT
 from virtualchunks.errors import UnsupportedFeatureError
 
 Codec = dict[str, Any]
@@ -109,7 +110,7 @@ def filter_codecs(
     >>> filter_codecs([deflate], dtype=np.dtype("<f4"), chunk_shape=(10, 10), mask=0b1)
     ()
     """
-    applied = [item for position, item in enumerate(pipeline) if not mask >> position & 1]
+    applied = [item for position, item in enumerate(pipeline) if not mask >> position & 1 and not _is_idle(item)]
     codecs = _zarr_codecs(applied, math.prod(chunk_shape) * dtype.itemsize)
     if codecs is not None and stored_type is None:
         return codecs
@@ -171,6 +172,14 @@ def _zarr_codecs(applied: Sequence[HDF5Filter], nbytes: int) -> tuple[Codec, ...
         codecs += found
         size = row.size_after(size)
     return tuple(codecs)
+
+
+def _is_idle(item: HDF5Filter) -> bool:
+    """Return whether a filter passes bytes on: n-bit, where the elements have no bits to spare (its second parameter).
+
+    The library's own n-bit filter then reports as many bytes as its buffer has, which may be more than the chunk has.
+    """
+    return item.id == NBIT and item.cd_values[1:2] == (1,)
 
 
 def _require_library(item: HDF5Filter) -> None:

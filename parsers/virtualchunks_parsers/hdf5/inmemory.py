@@ -1,7 +1,7 @@
 """Values that no reference can stand for, read while the file is parsed and kept in memory.
 
-Text of variable length lies in a heap of its own, apart from the chunks, and some types are stored unlike any dtype. The
-HDF5 library reads both; how much of them is kept is bounded.
+Text of variable length lies in a heap of its own, apart from the chunks, and some types are stored unlike any dtype.
+The HDF5 library reads both; how much of them is kept is bounded.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def read_values(dataset: Dataset) -> ManifestArray:
     LimitExceededError
         If its values are too large for that.
     UnsupportedFeatureError
-        If they lie in other files, which only references through the registry may reach, or behind a filter that the HDF5
-        library has not.
+        If they lie in other files, which only references through the registry may reach, or behind a filter that the
+        HDF5 library has not.
     """
     if dataset.plist.get_layout() == h5d.VIRTUAL or dataset.plist.get_external_count():
         raise UnsupportedFeatureError("elements that only the HDF5 library can convert, stored in other files")

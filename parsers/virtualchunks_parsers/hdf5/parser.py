@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from h5py import h5d, h5g, h5o, h5s
 
@@ -20,6 +20,7 @@ from virtualchunks.errors import (
 )
 from virtualchunks.group import ManifestGroup
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.signatures import format_of
 from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.hdf5.datatypes import element_of
@@ -52,14 +53,54 @@ class HDF5Parser:
 
     Notes
     -----
-    Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the file
-    is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
+    Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the
+    file is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
 
     Examples
     --------
     >>> HDF5Parser(group="/model", drop_variables=["orography"])
     HDF5Parser(group='/model', drop_variables=('orography',), strict=False)
     """
+
+    name: ClassVar[str] = "HDF5 and NetCDF-4"
+    suffixes: ClassVar[tuple[str, ...]] = (
+        ".nc",
+        ".nc4",
+        ".h5",
+        ".hdf5",
+        ".he5",
+        ".h5ad",
+        ".mat",
+        ".cxi",
+        ".nxs",
+        ".loom",
+    )
+
+    reads: ClassVar[tuple[str, ...]] = (
+        "chunked datasets: a reference for each chunk that the file holds, the others missing",
+        "chunks longer than an unlimited dimension",
+        "contiguous datasets: one reference",
+        "compact datasets: kept in memory",
+        "external storage: references into the side files, which the registry has to cover",
+        "virtual datasets: references into their sources, where these fit whole chunks",
+        "filter masks: chunks that skipped a filter decode as they were stored",
+        "filters: shuffle, deflate, fletcher32, szip, scale-offset, n-bit, LZF, bzip2, Blosc, Blosc2, LZ4, bitshuffle, "
+        "Zstandard, ZFP, and any other that the HDF5 library here decodes",
+        "integers, floats, complex numbers, booleans, enumerations, in any byte order; float16",
+        "text of fixed length as stored; of variable length decoded when parsed and kept in memory",
+        "compound, array, opaque and bitfield types",
+        "scalars, empty dimensions, user blocks",
+        "dimension scales: none, one or several; dimensions without a name get one",
+        "nested groups; soft, hard and external links",
+    )
+    refuses: ClassVar[tuple[str, ...]] = (
+        "sequences of variable length other than text, and references: their elements are pointers into a heap",
+        "null dataspaces: Zarr has no array without a shape",
+        "virtual datasets that cut through the chunks of their sources",
+        "filters that nothing here decodes",
+        "text of variable length above 256 MiB in one array",
+        "dangling and circular links",
+    )
 
     group: str | None = None
     drop_variables: Iterable[str] | None = ()
@@ -71,6 +112,17 @@ class HDF5Parser:
         names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
         object.__setattr__(self, "drop_variables", names)
         object.__setattr__(self, "_dropped", frozenset(names))
+
+    @classmethod
+    def recognises(cls, head: bytes) -> bool:
+        """Return whether a file that begins so is HDF5, be it behind a user block.
+
+        Examples
+        --------
+        >>> HDF5Parser.recognises(b"\\x89HDF\\r\\n\\x1a\\n" + bytes(8))
+        True
+        """
+        return format_of(head) == "hdf5"
 
     def __call__(self, url: str, registry: Any = None) -> ManifestStore:
         """Parse a file.

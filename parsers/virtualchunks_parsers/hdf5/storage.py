@@ -11,7 +11,6 @@ HDF5 File Format Specification, version 3.0, section IV.A.2.i, "The Data Layout 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from h5py import h5d, h5p, h5s
 
 from virtualchunks.array import ManifestArray
@@ -30,6 +28,7 @@ from virtualchunks.manifest import MISSING, RECORD, WIDE_RECORD, ChunkManifest, 
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.sources import SourceTable
+from virtualchunks_parsers.hdf5.chunkindex import Column, stored_chunks
 from virtualchunks_parsers.hdf5.datatypes import Element
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, text
 from virtualchunks_parsers.hdf5.filters import HDF5Filter, filter_codecs, read_pipeline
@@ -90,11 +89,11 @@ class Dataset:
         """
         return _encoding(self.element.dtype, self.element.hdf5_type, tuple(pipeline), mask, tuple(chunk))
 
-    def array(self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest) -> ManifestArray:
-        """Return the array of these chunks, with the dataset's fill value."""
-        complete = bool(manifest.present.all())
-        fill = fill_value(self, required=not complete)
-        return ManifestArray(ArrayMetadata(grid, self.element.dtype, encoding, fill), manifest)
+    def array(self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest | None) -> ManifestArray:
+        """Return the array of these chunks, or of none where nothing was written, with the dataset's fill value."""
+        missing = manifest is None or not manifest.present.all()
+        metadata = ArrayMetadata(grid, self.element.dtype, encoding, fill_value(self, required=missing))
+        return ManifestArray(metadata, ChunkManifest.missing(grid.grid_shape) if manifest is None else manifest)
 
 
 @lru_cache(maxsize=4096)
@@ -145,8 +144,9 @@ def contiguous(dataset: Dataset) -> ManifestArray:
     grid = dataset.whole()
     encoding = dataset.encoding(chunk=dataset.shape)
     offset = dataset.id.get_offset()
-    if offset is None or not dataset.nbytes:
-        return dataset.array(grid, encoding, ChunkManifest.missing(grid.grid_shape))
+    # behind a user block, the library reports a wrong address, and not none, for what was never written
+    if offset is None or not dataset.nbytes or dataset.id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
+        return dataset.array(grid, encoding, None)
     length = _stored_bytes(dataset)
     dataset.file.check_range(offset, length, dataset.path)
     record = np.zeros(grid.grid_shape, dtype=RECORD if length < 2**32 else WIDE_RECORD)
@@ -165,7 +165,7 @@ def compact(dataset: Dataset) -> ManifestArray:
     grid = dataset.whole()
     encoding = dataset.encoding(chunk=dataset.shape)
     if not dataset.nbytes:
-        return dataset.array(grid, encoding, ChunkManifest.missing(grid.grid_shape))
+        return dataset.array(grid, encoding, None)
     kind = dataset.id.get_type()
     raw = np.empty(dataset.extent, dtype=f"V{kind.get_size()}")
     dataset.id.read(h5s.ALL, h5s.ALL, raw, mtype=kind)
@@ -177,15 +177,15 @@ def chunked(dataset: Dataset) -> ManifestArray:
     chunk = (*dataset.plist.get_chunk(), *dataset.element.shape)
     grid = ChunkGrid.regular(dataset.shape, chunk)
     pipeline = read_pipeline(dataset.plist)
-    stored = _stored_chunks(dataset)
+    stored = stored_chunks(dataset.id, dataset.path, dataset.extent, dataset.file)
     if stored is None:
-        return dataset.array(grid, _unused_encoding(dataset, pipeline, chunk), ChunkManifest.missing(grid.grid_shape))
+        return dataset.array(grid, _unused_encoding(dataset, pipeline, chunk), None)
     if grid.size > MOST_CHUNKS:
         raise LimitExceededError(
-            f"a grid of {grid.size} chunks, of which {len(stored.offsets)} were written; more than {MOST_CHUNKS} are not listed"
-            " one by one"
+            f"a grid of {grid.size} chunks, of which {len(stored.offsets)} were written; more than {MOST_CHUNKS} are "
+            "not listed one by one"
         )
-    place = stored.place(dataset, grid)
+    place = stored.place(grid)
     rows, encodings = _encodings(dataset, pipeline, chunk, stored.masks)
     records = np.zeros(grid.size, dtype=RECORD if int(stored.lengths.max()) < 2**32 else WIDE_RECORD)
     if len(place) < grid.size:
@@ -195,88 +195,6 @@ def chunked(dataset: Dataset) -> ManifestArray:
     records["offset"][place] = stored.offsets
     sources = _with_encodings(dataset.file.sources, encodings[1:])
     return dataset.array(grid, encodings[0], ChunkManifest.from_records(records.reshape(grid.grid_shape), sources))
-
-
-Column = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class StoredChunks:
-    """The chunk index of a dataset, as columns.
-
-    Attributes
-    ----------
-    corners
-        The first element of each chunk, in the dataset's dimensions.
-    masks
-        Which filters each chunk skipped; ``None`` where none skipped any.
-    offsets, lengths
-        Where the bytes of each lie in the file.
-    """
-
-    corners: Column
-    masks: Column | None
-    offsets: Column
-    lengths: Column
-
-    def place(self, dataset: Dataset, grid: ChunkGrid) -> Column:
-        """Return the number of each chunk in the grid.
-
-        Raises
-        ------
-        FormatError
-            If one lies outside the dataset, or its bytes outside the file.
-        """
-        ndim = self.corners.shape[1]
-        shape = grid.grid_shape[:ndim]
-        index = self.corners // np.array(grid.chunk_shape[:ndim], dtype=np.int64)
-        if (index >= np.array(shape, dtype=np.int64)).any() or (index < 0).any() or int(self.lengths.min()) <= 0:
-            raise FormatError(
-                f"the chunk index of {dataset.path!r} does not fit its shape {dataset.extent}: the file is corrupt",
-                url=dataset.file.url,
-                variable=dataset.path,
-            )
-        last = int((self.offsets + self.lengths).argmax())
-        dataset.file.check_range(int(self.offsets.min()), 0, dataset.path)
-        dataset.file.check_range(int(self.offsets[last]), int(self.lengths[last]), dataset.path)
-        return np.ravel_multi_index(tuple(index.T), shape).astype(np.int64)
-
-
-def _stored_chunks(dataset: Dataset) -> StoredChunks | None:
-    """Read the chunk index; ``None`` where no chunk was written.
-
-    The library calls back for every chunk, which is most of the time that parsing takes: the callback is a method of a list,
-    which takes the four fields of each chunk one after the other, and NumPy does the rest.
-    """
-    fields: list[Any] = []
-    if math.prod(dataset.shape):
-        dataset.id.chunk_iter(fields.extend)
-    if fields and fields[2] is None:
-        fields = [item for at in range(0, len(fields), 4) if fields[at + 2] is not None for item in fields[at : at + 4]]
-    if not fields:
-        return None
-    offsets = _column(fields, 2)
-    _check_user_block(dataset, fields[0], int(offsets[0]), fields[3])
-    count, ndim = len(offsets), len(dataset.extent)
-    corners = np.fromiter(itertools.chain.from_iterable(fields[0::4]), dtype=np.int64, count=count * ndim)
-    return StoredChunks(
-        corners.reshape(count, ndim), _column(fields, 1) if any(fields[1::4]) else None, offsets, _column(fields, 3)
-    )
-
-
-def _column(fields: list[Any], number: int) -> Column:
-    return np.fromiter(fields[number::4], dtype=np.int64, count=len(fields) // 4)
-
-
-def _check_user_block(dataset: Dataset, corner: tuple[int, ...], offset: int, length: int) -> None:
-    """Raise if the library counts chunk addresses from behind a user block, as some releases did."""
-    if not dataset.file.user_block:
-        return
-    _, data = dataset.id.read_direct_chunk(corner)
-    if dataset.file.reader.read_at(offset, length) != bytes(data):
-        raise UnsupportedFeatureError(
-            "this release of the HDF5 library gives wrong addresses in files with a user block; update h5py"
-        )
 
 
 def _encodings(
@@ -320,7 +238,7 @@ def external(dataset: Dataset) -> ManifestArray:
     encoding = dataset.encoding(chunk=dataset.shape)
     if not dataset.nbytes:
         grid = dataset.whole()
-        return dataset.array(grid, encoding, ChunkManifest.missing(grid.grid_shape))
+        return dataset.array(grid, encoding, None)
     segments = _segments(dataset)
     row_bytes = dataset.nbytes // dataset.shape[0] if dataset.shape else dataset.nbytes
     if dataset.element.hdf5_type is not None or any(length % row_bytes for _, _, length in segments):
@@ -336,7 +254,8 @@ def external(dataset: Dataset) -> ManifestArray:
         with ObjectReader(dataset.files.registry, url) as reader:
             if offset + length > reader.size:
                 raise FormatError(
-                    f"{dataset.path!r} has its bytes {offset} to {offset + length} in {reader.url}, which ends at {reader.size}",
+                    f"{dataset.path!r} has its bytes {offset} to {offset + length} in {reader.url}, which ends at "
+                    f"{reader.size}",
                     url=dataset.file.url,
                     variable=dataset.path,
                 )

@@ -1,13 +1,14 @@
-"""Virtual datasets: arrays put together from blocks of other datasets → the chunk records of those datasets, rearranged.
+"""Virtual datasets: arrays put together from blocks of other datasets → the records of those datasets, rearranged.
 
-Each mapping copies one block of a source dataset to one block of the virtual one. The blocks' chunks become the chunks of
-the virtual dataset, so they must fit one chunk grid, and a block must not cut through a compressed chunk; anything else is
-refused. What no mapping covers is missing and reads as the virtual dataset's fill value. A source that is not there is an
-error here, where the HDF5 library fills.
+Each mapping copies one block of a source dataset to one block of the virtual one. The blocks' chunks become the
+chunks of the virtual dataset, so they must fit one chunk grid, and a block must not cut through a compressed chunk;
+anything else is refused. What no mapping covers is missing and reads as the virtual dataset's fill value. A source
+that is not there is an error here, where the HDF5 library fills.
 
 References
 ----------
-HDF5 File Format Specification, version 3.0, section VIII.A, "Virtual Dataset Storage"; "HDF5 Virtual Dataset" RFC, 2014.
+HDF5 File Format Specification, version 3.0, section VIII.A, "Virtual Dataset Storage"; "HDF5 Virtual Dataset" RFC,
+2014.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from virtualchunks.errors import ChunkIndexError, UnsupportedFeatureError
 from virtualchunks.functions import expand_dims, squeeze
 from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.indexing import drop_overhang
-from virtualchunks.manifest import MISSING, WIDE_RECORD, RECORD, ChunkManifest, Records
+from virtualchunks.manifest import MISSING, RECORD, WIDE_RECORD, ChunkManifest, Records
 from virtualchunks.metadata import ArrayMetadata, fill_scalar, same_value
 from virtualchunks.sources import SourceTable
 from virtualchunks_parsers.hdf5.file import HDF5File
@@ -231,5 +232,6 @@ def _require_same_fill(piece: Piece, fill: Any) -> None:
     metadata, manifest = piece.array.metadata, piece.array.manifest
     if not manifest.present.all() and not same_value(metadata.fill_value, fill_scalar(fill, metadata.dtype)):
         raise UnsupportedFeatureError(
-            f"a virtual dataset with the fill value {fill!r} over a source with missing chunks of {metadata.fill_value!r}"
+            f"a virtual dataset with the fill value {fill!r} over a source with missing chunks that read as "
+            f"{metadata.fill_value!r}"
         )

@@ -1,7 +1,7 @@
 """The tree of an HDF5 file: its groups, links and datasets, each dataset once per place it is linked from.
 
-Links are followed here and not by the HDF5 library, so that a link into another file goes through the registry, and so that
-cycles end. What a link cannot lead to is reported by name. Values and storage are not looked at.
+Links are followed here and not by the HDF5 library, so that a link into another file goes through the registry, and
+so that cycles end. What a link cannot lead to is reported by name. Values and storage are not looked at.
 
 References
 ----------
@@ -25,6 +25,7 @@ from virtualchunks.errors import (
     UnsupportedFeatureError,
     VirtualChunksError,
 )
+from virtualchunks.group import is_node_name
 from virtualchunks_parsers.hdf5.attributes import attribute_names, read_attributes
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors, text
 
@@ -56,7 +57,8 @@ class DatasetNode:
     attributes
         Those meant for people.
     scales
-        The address of the dimension scale of each of its dimensions; ``None`` where there is none. Empty without scales.
+        The address of the dimension scale of each of its dimensions; ``None`` where there is none. Empty without
+        scales.
     is_scale, is_hidden
         Whether it is a dimension scale, and one that stands for a dimension alone.
     dimension_id, dimension_ids
@@ -177,7 +179,7 @@ class Walk:
             holder, found = self.follow(file, group, raw)
             place = h5o.get_info(found).addr
         name = text(raw)
-        if name in (".", ".."):
+        if not is_node_name(name):
             raise UnsupportedFeatureError(f"no member of a Zarr group can have the name {name!r}")
         path, address = f"{node.path}/{name}", (holder.url, place)
         if isinstance(found, h5d.DatasetID):
@@ -241,13 +243,18 @@ class Walk:
             elif kind == h5l.TYPE_SOFT:
                 file, at = self.follow(file, at, at.links.get_val(name), depth + 1)
             elif kind == h5l.TYPE_EXTERNAL:
-                file, at = self._follow_out(file, *at.links.get_val(name), depth + 1)
+                file, at = self._follow_out(file, at.links.get_val(name), depth + 1)
             else:
                 raise UnsupportedFeatureError(f"a link of the user-defined kind {kind}")
         return file, at
 
-    def _follow_out(self, file: HDF5File, name: bytes, path: bytes, depth: int) -> tuple[HDF5File, Any]:
-        other = self._files.open(self._files.url_beside(file.url, text(name)))
+    def _follow_out(self, file: HDF5File, target: tuple[bytes, bytes], depth: int) -> tuple[HDF5File, Any]:
+        name, path = target
+        url = self._files.url_beside(file.url, text(name))
+        try:
+            other = self._files.open(url)
+        except FormatError as error:
+            raise UnsupportedFeatureError(f"a link into {url}: {error.message}") from error
         return self.follow(other, h5o.open(other.id, b"/"), b"/" + path, depth)
 
     # -------------------------------------------------------------------------------------------- dimension scales

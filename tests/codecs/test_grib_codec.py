@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import sys
 
 import numpy as np
 import pytest
 from griboracle import message, values_of
 
+from virtualchunks.codecs import grib_handle
 from virtualchunks.codecs.grib import GRIB
 from virtualchunks.codecs.pipeline import decode_block, encode_block
 from virtualchunks.encoding import ChunkEncoding
-from virtualchunks.errors import DecodeError, FormatError, UnsupportedFeatureError
+from virtualchunks.errors import DecodeError, FormatError, MissingDependencyError, UnsupportedFeatureError
+
+MADE_BEFORE = message()
 
 
 def encoding(dtype="<f8", **configuration):
@@ -95,3 +99,13 @@ def test_metadata_round_trips(configuration):
 def test_other_metadata_is_refused(document):
     with pytest.raises(FormatError):
         GRIB.from_dict(document)
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "eccodes", None)
+    grib_handle.eccodes.cache_clear()
+    try:
+        with pytest.raises(MissingDependencyError, match=r"virtualchunks\[grib\]"):
+            decode_block(MADE_BEFORE, encoding(), (24,))
+    finally:
+        grib_handle.eccodes.cache_clear()

@@ -21,6 +21,14 @@ MOST_POINTS = 1 << 23
 #: Grids whose rows have one latitude and whose columns have one longitude.
 RECTANGULAR = frozenset({"regular_ll", "regular_gg"})
 
+#: Grids whose coordinates ecCodes computes.
+LOCATED = RECTANGULAR | {
+    *("reduced_ll", "reduced_gg", "rotated_ll", "rotated_gg", "reduced_rotated_gg", "lambert", "polar_stereographic"),
+    *("mercator", "lambert_azimuthal_equal_area", "albers", "space_view", "healpix"),
+}
+#: Fields without coordinates, or whose coordinates are in another file.
+UNLOCATED = frozenset({"sh", "unstructured_grid"})
+
 Float64 = npt.NDArray[np.float64]
 
 
@@ -89,9 +97,9 @@ def number_of_values(keys: Keys) -> int:
 
 
 def _is_located(keys: Keys, count: int) -> bool:
-    """Whether ecCodes can compute coordinates; not tried on very large grids, whose coordinates are then left out."""
-    if count > MOST_POINTS or keys.get("gridType") == "sh":
-        return False
+    """Whether ecCodes can compute coordinates, which is tried, except on very large grids."""
+    if count > MOST_POINTS or keys.get("gridType") in UNLOCATED:
+        return keys.get("gridType") in LOCATED
     latitudes = keys.sequence("latitudes")
     return latitudes is not None and latitudes.shape == (count,)
 

@@ -34,7 +34,7 @@ format: $(STAMPS)/check
 
 types: $(STAMPS)/check
 	$(PY) -m mypy
-	$(PY) -m mypy --explicit-package-bases --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls tests examples
+	$(PY) -m mypy --explicit-package-bases --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls examples
 
 layers: $(STAMPS)/check
 	$(VENV)/bin/lint-imports

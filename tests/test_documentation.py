@@ -94,7 +94,7 @@ def zarr_configuration():
     """Put zarr's global configuration back after the page."""
     import zarr
 
-    with zarr.config.set({}):
+    with zarr.config.set({"array.rectilinear_chunks": False}):
         yield
 
 

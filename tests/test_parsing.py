@@ -92,13 +92,13 @@ def test_a_missing_dependency_names_the_extra(installed: Path):
     ("content", "looks"),
     [
         (b"", "empty"),
-        (b"GRIB....", "GRIB"),
+        (b"\x89PNG\r\n\x1a\n....", "PNG"),
         (b"<!DOCTYPE html><html>Please log in", "HTML"),
         (b"\x07\x08unknown", "unknown kind"),
     ],
 )
 def test_what_no_parser_knows(installed: Path, content, looks):
-    path = installed / "a.toy" if looks == "GRIB" else installed / "file"
+    path = installed / "a.toy" if looks == "PNG" else installed / "file"
     path.write_bytes(content)
     with pytest.raises(FormatError) as caught:
         find_parser(path.as_uri(), registry(installed))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from virtualchunks.errors import (
-    FormatError,
     LimitExceededError,
     MissingDependencyError,
     UnsupportedArrayWarning,
@@ -141,41 +140,6 @@ def names_of(*given: Iterable[str] | str | None) -> tuple[str, ...]:
     return tuple(
         name for names in given for name in (() if names is None else (names,) if isinstance(names, str) else names)
     )
-
-
-def no_group(group: str | None, known: Iterable[str], url: str) -> FormatError:
-    """Return the error for a group that is not there.
-
-    Parameters
-    ----------
-    group
-        What was asked for.
-    known
-        The groups that there are, below the root.
-    url
-        The file.
-
-    Examples
-    --------
-    >>> str(no_group("model", [], "file:///a.nc"))
-    "no group 'model'; the groups there are none but the root [file:///a.nc]"
-    """
-    names = ", ".join(map(repr, known)) or "none but the root"
-    return FormatError(f"no group {group!r}; the groups there are {names}", url=url)
-
-
-def subgroup(tree: ManifestGroup, path: str, url: str) -> ManifestGroup:
-    """Return the group of a tree at a path; the tree itself for an empty one.
-
-    Raises
-    ------
-    FormatError
-        If there is none.
-    """
-    groups = dict(tree.walk())
-    if path not in groups:
-        raise no_group(path, filter(None, groups), url)
-    return groups[path]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, ManifestError, NotGrantedError, ReadError, UnsupportedFeatureError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
-from virtualchunks_parsers.base import LEFT_OUT, FileParser, Omissions, no_group
+from virtualchunks_parsers.base import LEFT_OUT, FileParser, Omissions
 from virtualchunks_parsers.dmrpp import inline
 from virtualchunks_parsers.dmrpp.datafiles import DataFiles, sibling_of
 from virtualchunks_parsers.dmrpp.document import Element, read_document

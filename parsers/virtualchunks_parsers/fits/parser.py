@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import UnsupportedFeatureError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks_parsers.base import FileParser, Omissions, subgroup
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.fits.columns import DESCRIPTIVE
 from virtualchunks_parsers.fits.hdus import HDU, MAGIC, trailing, walk
 from virtualchunks_parsers.fits.images import image
@@ -79,7 +79,7 @@ class FITSParser(FileParser):
     def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         with ObjectReader(registry, url) as reader:
             tree = _Parse(self._omissions(reader.url), reader).tree()
-        return subgroup(tree, self._path, reader.url)
+        return subgroup(tree, self.group, reader.url)
 
 
 class _Parse:

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import VirtualChunksError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks_parsers.base import FileParser, Omissions, no_group
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.hdf4.arrays import Arrays
 from virtualchunks_parsers.hdf4.datasets import DataSet, DataSets, with_distinct_sizes
 from virtualchunks_parsers.hdf4.descriptors import MAGIC, Directory

@@ -12,13 +12,13 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import FormatError, LimitExceededError, ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.manifest import RECORD, WIDE_RECORD, ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks_parsers.base import LEFT_OUT, FileParser, no_group
+from virtualchunks_parsers.base import LEFT_OUT, FileParser
 from virtualchunks_parsers.netcdf3.header import MAGIC, WIDTHS, Header, read_header
 from virtualchunks_parsers.netcdf3.layout import Layout, layouts
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from virtualchunks.errors import VirtualChunksError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks_parsers.base import FileParser, Omissions, subgroup
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.tiff import structure
 from virtualchunks_parsers.tiff.build import Builder
 from virtualchunks_parsers.tiff.structure import TIFFFile
@@ -78,7 +78,7 @@ class TIFFParser(FileParser):
     def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         with ObjectReader(registry, url) as reader:
             root = _Parse(self._omissions(reader.url), reader).tree()
-        return subgroup(root, self._path, reader.url)
+        return subgroup(root, self.group, reader.url)
 
 
 class _Parse:

@@ -9,10 +9,10 @@ from typing import Any
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
-from virtualchunks_parsers.base import Omissions, TreeParser, names_of, no_group
+from virtualchunks_parsers.base import Omissions, TreeParser, names_of
 from virtualchunks_parsers.zarr.nodes import Node
 
 

@@ -415,3 +415,14 @@ def test_integers_that_floats_would_round_are_refused():
         long.astype("f8")
     with pytest.raises(CombineError, match="without loss"):
         np.concatenate([long, long.with_fill_value_only(), build().astype("f8")])
+
+
+def test_a_fill_value_beside_packed_values_would_be_unpacked_with_them():
+    packed = build(attributes={"scale_factor": 0.1, "add_offset": 5.0, "_FillValue": np.float32(-999)})
+    keep = np.array([True] * 3 + [False] * 3)
+    with pytest.raises(CombineError, match=r"cannot fill with 0.*packed \(scale_factor, add_offset\)"):
+        np.where(keep, packed, 0)
+    with pytest.raises(CombineError, match="packed"):
+        np.full_like(packed, 0)
+    for value in (np.nan, -999):
+        assert len(np.where(keep, packed, np.float32(value)).manifest) == 1

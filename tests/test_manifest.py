@@ -174,6 +174,23 @@ def test_what_a_manifest_says_it_takes_is_what_it_takes():
     assert ChunkManifest.missing((10**6, 10**6)).nbytes < 1000
 
 
+def test_what_is_repeated_is_held_and_sent_once():
+    huge = ChunkManifest.missing((10**6, 10**6))
+    assert len(huge) == 0
+    assert list(huge) == []
+    assert not huge.is_pending
+    assert list(huge.iter_nonempty_paths()) == []
+    sent = pickle.loads(pickle.dumps(huge))
+    assert sent.shape_chunk_grid == (10**6, 10**6)
+    assert sent.nbytes < 1000
+    one = ChunkManifest({"0.0": entry()})
+    many = ChunkManifest.from_records(np.broadcast_to(one.records, (1000, 1)), one.sources)
+    assert len(many) == 1000
+    assert len(pickle.dumps(many)) < 2000
+    assert pickle.loads(pickle.dumps(many)) == many
+    assert set(many.compact()) == {f"{i}.0" for i in range(1000)}
+
+
 def test_slices_let_go_of_the_table_when_they_travel():
     files = [SourceTable.single(f"s3://bucket/{i}.nc", Stamp(size=i)) for i in range(100)]
     record = np.array([(0, 8, 0)], dtype=RECORD)

@@ -16,7 +16,14 @@ import zarr
 from rangeserver import RangeServer
 
 import virtualchunks as vc
-from virtualchunks.errors import CombineError, ReadError, UnsupportedArrayWarning, VirtualArrayError, VirtualChunksError
+from virtualchunks.errors import (
+    CombineError,
+    DecodeError,
+    ReadError,
+    UnsupportedArrayWarning,
+    VirtualArrayError,
+    VirtualChunksError,
+)
 
 h5py = pytest.importorskip("h5py")
 
@@ -257,6 +264,23 @@ def test_a_part_that_is_gone_is_never_fill(odd, tmp_path, gone):
     assert not isinstance(caught.value, FileNotFoundError | KeyError)
     with pytest.raises(ReadError, match=gone.replace(".", r"\.")):
         vc.open_virtual_dataset(odd, registry=registry)
+
+
+@pytest.mark.parametrize("layout", [{"compression": "gzip"}, {"fletcher32": True}, {"compression": "lzf"}], ids=str)
+def test_bytes_that_do_not_decode_are_told_by_place(tmp_path, layout):
+    path = series(tmp_path / "a.nc", np.arange(400) % 7, {}, chunks=(200,), **layout)
+    with h5py.File(path) as file:
+        offset = file["v"].id.get_chunk_info(1).byte_offset
+    body = bytearray(path.read_bytes())
+    body[offset + 2 : offset + 12] = b"\xff" * 10
+    path.write_bytes(body)
+    for read in (
+        lambda: vc.open_virtual_dataset(path).virtual.open()["v"].values,
+        lambda: vc.open_virtual_dataset(path, loadable_variables="*"),
+        lambda: xr.open_dataset(path, engine="virtualchunks").load(),
+    ):
+        with pytest.raises(DecodeError, match=rf"at offset {offset}.*'v', chunk \(1,\).*a\.nc"):
+            read()
 
 
 # -------------------------------------------------------------------------------------- sources that were changed

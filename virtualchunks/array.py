@@ -206,9 +206,11 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         if target == self.dtype:
             return self
         if not holds(target, self.dtype) or target.kind in "OT":
-            raise UnsupportedFeatureError(
-                f"references to {self.dtype} values cannot become {target} without a chance of loss; "
-                "read the values with .virtual.open() and convert those"
+            raise self._placed(
+                UnsupportedFeatureError(
+                    f"references to {self.dtype} values cannot become {target} without a chance of loss; read the "
+                    "values with .virtual.open() and convert those, or name the variable in loadable_variables"
+                )
             )
         fill = np.asarray(self._metadata.fill_value).astype(target)[()]
         return type(self)._of((self._metadata.replace(dtype=target, fill_value=fill), self._manifest))

@@ -51,6 +51,8 @@ SHAPE_AGNOSTIC = frozenset(
         "numcodecs.packbits",
         "numcodecs.pcodec",
         "numcodecs.quantize",
+        "gribberish",
+        "virtualchunks.grib",
         "virtualchunks.fits_logical",
         "virtualchunks.offset_binary",
     }
@@ -253,6 +255,8 @@ class ChunkEncoding:
                     "vlen-utf8",
                     "vlen-bytes",
                     "numcodecs.pcodec",
+                    "virtualchunks.grib",
+                    "gribberish",
                     "virtualchunks.fits_logical",
                 ):
                     return

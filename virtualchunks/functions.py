@@ -19,7 +19,7 @@ from virtualchunks.combine import concatenate_arrays
 from virtualchunks.errors import CombineError, UnsupportedFeatureError, VirtualArrayError
 from virtualchunks.indexing import add_axis, drop_axis, fill_where, repeat_axis
 from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import same_value
+from virtualchunks.metadata import PACKING, same_value
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -231,8 +231,22 @@ def full_like(array: ManifestArray, fill_value: Any, dtype: Any = None, **layout
         )
     if dtype is not None and np.dtype(dtype) == bool and not fill_value:
         return np.broadcast_to(np.False_, array.shape).view(NoMask)  # what xarray takes for isnull(array)
+    _refuse_unpacked(array, fill_value)
     like = array if dtype is None else _empty_as(array, np.dtype(dtype))
     return like.with_fill_value_only(fill_value)
+
+
+def _refuse_unpacked(array: ManifestArray, value: Any) -> None:
+    """Refuse a fill value that would be unpacked when it is read, and so be another value than was asked for."""
+    attributes = array._metadata.attributes
+    packing = [name for name in PACKING if name in attributes]
+    if not packing or same_value(value, np.nan) or same_value(value, attributes.get("_FillValue")):
+        return
+    raise CombineError(
+        f"cannot fill with {value!r}: the stored values are packed ({', '.join(packing)}), and the fill value would be "
+        "unpacked with them; fill with NaN, or open the values with .virtual.open() first",
+        url=next(array._manifest.iter_nonempty_paths(), None),
+    )
 
 
 def _empty_as(array: ManifestArray, dtype: np.dtype[Any]) -> ManifestArray:
@@ -280,6 +294,7 @@ def _filled(array: ManifestArray, keep: npt.NDArray[np.bool_], value: Any) -> Ma
         return ReindexedArray._of((metadata, filled))
     if not dropped.any():
         return ManifestArray._of((metadata, filled))
+    _refuse_unpacked(array, value)
     already_missing = (manifest.records["source"] == -1) & ~dropped
     scalar = np.asarray(value).astype(dtype)[()] if dtype.kind not in "OT" else np.asarray(value)[()]
     if not same_value(scalar, metadata.fill_value) and already_missing.any():

@@ -11,6 +11,7 @@ Turning NumPy's indexing keys into one selection per axis lives in :mod:`virtual
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as dataclass_replace
@@ -188,28 +189,16 @@ def _crop(
     metadata: ArrayMetadata, taken: ChunkManifest, axis: int, chunk: IntArray, cropped: npt.NDArray[np.bool_]
 ) -> ChunkManifest:
     """Give the chunks that decode to more than their cell an encoding that says to what they decode."""
-    for place in np.flatnonzero(cropped).tolist():
-        slab = np.zeros(taken.shape_chunk_grid, dtype=bool)
-        slab[_along(np.arange(slab.shape[axis]) == place, axis, slab.ndim)] = True
-        for index in np.argwhere(slab & taken.present).tolist():
-            old_index = [int(chunk[place]) if number == axis else i for number, i in enumerate(index)]
-            shape = metadata.grid.nominal_shape(old_index)
-            where = slab & _same_shape(metadata.grid, axis, shape, slab.shape)
+    lengths = [other.nominal for other in metadata.grid.axes]
+    lengths[axis] = np.where(cropped, lengths[axis][np.maximum(chunk, 0)], 0)
+    distinct = [np.unique(along[along > 0]).tolist() for along in lengths]
+    for shape in itertools.product(*distinct):
+        where = taken.present
+        for number, (along, length) in enumerate(zip(lengths, shape, strict=True)):
+            where = where & (along == length).reshape(-1, *[1] * (metadata.ndim - number - 1))
+        if where.any():
             taken = recode(taken, where, metadata.encoding, partial(_shaped, shape=shape))
-            slab &= ~where
-            if not slab.any():
-                break
     return taken
-
-
-def _same_shape(
-    grid: ChunkGrid, axis: int, shape: tuple[int, ...], grid_shape: tuple[int, ...]
-) -> npt.NDArray[np.bool_]:
-    same = np.ones(grid_shape, dtype=bool)
-    for number, other in enumerate(grid.axes):
-        if number != axis:
-            same &= (other.nominal == shape[number]).reshape(-1, *[1] * (grid.ndim - number - 1))
-    return same
 
 
 def _shaped(encoding: ChunkEncoding, *, shape: tuple[int, ...]) -> ChunkEncoding:

@@ -237,26 +237,37 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """Which chunks are not missing, in the shape of the chunk grid."""
-        present: npt.NDArray[np.bool_] = self._records["source"] >= 0
-        return present
+        return np.broadcast_to(self._distinct["source"] >= 0, self._records.shape)
+
+    @property
+    def _distinct(self) -> Records:
+        """The records without repetition: axes along which they are all one record have the length 1.
+
+        Broadcasting repeats records without storing them, which keeps an array of 10**12 missing chunks small.
+        """
+        strides, shape = self._records.strides, self._records.shape
+        once = (
+            slice(0, 1) if stride == 0 and size else slice(None) for stride, size in zip(strides, shape, strict=True)
+        )
+        return self._records[tuple(once)]
 
     @property
     def is_pending(self) -> bool:
         """Whether some chunks stand for a last element that only ``np.where`` may fill."""
-        return bool(self._records.size and self._records["source"].min() == PENDING)
+        return bool(self._records.size and self._distinct["source"].min() == PENDING)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the manifest itself takes in memory, with its URLs and its in-memory chunks."""
-        strides = self._records.strides
-        held = [size for size, stride in zip(self._records.shape, strides, strict=True) if stride != 0 or size == 0]
-        return int(np.prod(held, dtype=np.int64)) * self._records.itemsize + self._sources.nbytes
+        return self._distinct.nbytes + self._sources.nbytes
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self.present))
+        distinct = self._distinct
+        repeated = self._records.size // max(distinct.size, 1)
+        return int(np.count_nonzero(distinct["source"] >= 0)) * repeated
 
     def __iter__(self) -> Iterator[str]:
-        for index in np.argwhere(self.present).tolist():
+        for index, _ in self.iter_refs():
             yield chunk_key(index)
 
     def __getitem__(self, key: str) -> ChunkEntry:
@@ -289,13 +300,14 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
     def iter_refs(self) -> Iterator[tuple[tuple[int, ...], ChunkEntry]]:
         """Iterate over the index and the entry of every chunk that is not missing."""
-        for index in map(tuple, np.argwhere(self.present).tolist()):
+        found = np.argwhere(self.present).tolist() if len(self) else []
+        for index in map(tuple, found):
             yield index, cast("ChunkEntry", self.get_entry(index))
 
     def used_rows(self) -> npt.NDArray[np.intp]:
         """Return the numbers of the source rows that some chunk points at, in order."""
         flags = np.zeros(len(self._sources), dtype=bool)
-        source = self._records["source"]
+        source = self._distinct["source"]
         flags[source[source >= 0]] = True
         return np.flatnonzero(flags)
 
@@ -322,9 +334,9 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         renumbered = np.full(len(self._sources) + 2, MISSING, dtype=np.int32)
         renumbered[PENDING] = PENDING
         renumbered[used] = merged
-        records = self._records.copy()
+        records = self._distinct.copy()
         records["source"] = renumbered[records["source"]]
-        return ChunkManifest._trusted(records, table.take(kept))
+        return ChunkManifest._trusted(np.broadcast_to(records, self._records.shape), table.take(kept))
 
     def with_buffers(self, chunks: Mapping[tuple[int, ...], bytes]) -> ChunkManifest:
         """Return the manifest in which the chunks at these indices are held in memory.
@@ -407,7 +419,12 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         small = self.compact()
-        return ChunkManifest._trusted, (np.asarray(small._records, order="C"), small._sources)
+        return _repeated, (np.asarray(small._distinct, order="C"), small._records.shape, small._sources)
+
+
+def _repeated(records: Records, shape: tuple[int, ...], sources: SourceTable) -> ChunkManifest:
+    """Rebuild a manifest from its distinct records."""
+    return ChunkManifest._trusted(records if records.shape == shape else np.broadcast_to(records, shape), sources)
 
 
 def concatenate(manifests: Sequence[ChunkManifest], axis: int) -> ChunkManifest:

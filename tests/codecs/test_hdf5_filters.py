@@ -240,7 +240,7 @@ SOURCES = {
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(SOURCES)), st.integers(0), st.integers(1, 255), st.integers(0))
 def test_damaged_chunks_never_end_the_process(name, place, change, length):
-    """Cut chunks are errors, except szip's; changed ones may decode, to as many bytes as before."""
+    """Cut chunks are errors, except szip's, and scale-offset's, which have a byte to spare; changed ones may decode."""
     pipeline, data = chunk_of(VALUES, **SOURCES[name])
     file = chunk_file(pipeline, VALUES.nbytes)
     changed = bytearray(data)
@@ -248,7 +248,9 @@ def test_damaged_chunks_never_end_the_process(name, place, change, length):
     for damaged in (data[: length % len(data)], bytes(changed)):
         with contextlib.suppress(DecodeError):
             assert file.decode(damaged).nbytes == VALUES.nbytes
-            assert len(damaged) == len(data) or name == "szip"
+            assert (
+                len(damaged) == len(data) or name == "szip" or (name, len(damaged)) == ("scale-offset", len(data) - 1)
+            )
 
 
 @pytest.mark.parametrize("identifier", [FLETCHER32, NBIT, SCALEOFFSET, BZIP2, BLOSC, LZ4, BITSHUFFLE])

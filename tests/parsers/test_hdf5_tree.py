@@ -19,7 +19,7 @@ from virtualchunks.errors import (
 )
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
-from virtualchunks_parsers.hdf5 import HDF5Parser, HDFParser, walk
+from virtualchunks_parsers.hdf5 import HDF5Parser, HDFParser, attributes, walk
 
 
 @pytest.fixture
@@ -250,10 +250,10 @@ def test_attributes_become_plain_values(path):
     expected = {name: value for name, (_, value) in given.items()}
     expected.update(enum=3, sequence=[[0, 1], [0, 1, 2]], array=[0, 1, 2])
     tree = HDF5Parser(strict=True).parse(path)
-    for attributes in (dict(tree.attributes), dict(tree["v"].metadata.attributes)):
-        assert np.isnan(attributes.pop("nan"))
-        assert attributes == {name: value for name, value in expected.items() if name != "nan"}
-        json.dumps(attributes)
+    for found in (dict(tree.attributes), dict(tree["v"].metadata.attributes)):
+        assert np.isnan(found.pop("nan"))
+        assert found == {name: value for name, value in expected.items() if name != "nan"}
+        json.dumps(found)
 
 
 def test_attributes_that_have_no_value_outside_are_left_out_with_a_warning(path):
@@ -364,3 +364,11 @@ def test_the_books_of_netcdf4_are_no_attributes(path):
     assert tree["x"].metadata.attributes == {"units": "m"}
     assert tree["v"].metadata.attributes == {"_FillValue": -1.0, "scale_factor": 0.5}
     assert tree["v"].metadata.fill_value == -1
+
+
+def test_attributes_are_of_a_size_that_attributes_have(path, monkeypatch):
+    with h5py.File(path, "w") as file:
+        file.attrs["large"], file.attrs["small"] = np.zeros(1000), 1
+    monkeypatch.setattr(attributes, "MOST_BYTES", 1000)
+    with pytest.warns(UnsupportedArrayWarning, match="the attribute 'large' of '/' .*8000 bytes"):
+        assert HDF5Parser().parse(path).attributes == {"small": 1}

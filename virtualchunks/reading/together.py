@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.errors import DecodeError
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.values import read_values
@@ -45,9 +46,17 @@ def read_together(arrays: Mapping[str, ManifestArray], registry: ObjectStoreRegi
         data = iter(fetch(registry, url, spans, stamp or None))
         manifests = {name: _held(manifest, data) for name, manifest in manifests.items()}
     return {
-        name: read_values(ManifestArray(array.metadata, manifests[name]), registry, name=name)
+        name: _values(array, ManifestArray(array.metadata, manifests[name]), registry, name)
         for name, array in arrays.items()
     }
+
+
+def _values(array: ManifestArray, held: ManifestArray, registry: ObjectStoreRegistry, name: str) -> npt.NDArray[Any]:
+    """Return the values of an array whose bytes are held in memory."""
+    try:
+        return read_values(held, registry, name=name)
+    except DecodeError:
+        return read_values(array, registry, name=name)  # raises as well, and names the place in the object
 
 
 def _distant(manifest: ChunkManifest) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5s, h5t
 
-from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
 from virtualchunks_parsers.hdf5.file import text
 
 #: Attributes that HDF5's dimension scales and netCDF-4 keep for themselves.
@@ -35,7 +35,9 @@ INTERNAL = frozenset(
 
 type Owner = h5d.DatasetID | h5g.GroupID
 #: What is called with the name of an attribute that cannot be had, and why.
-Report = Callable[[str, UnsupportedFeatureError], None]
+Report = Callable[[str, UnsupportedFeatureError | LimitExceededError], None]
+#: Bytes of one attribute.
+MOST_BYTES = 16 << 20
 
 
 def attribute_names(owner: Owner) -> list[bytes]:
@@ -64,7 +66,7 @@ def read_attributes(owner: Owner, names: list[bytes], report: Report) -> dict[st
             continue
         try:
             attributes[text(raw)] = read_attribute(owner, raw)
-        except UnsupportedFeatureError as error:
+        except (UnsupportedFeatureError, LimitExceededError) as error:
             report(text(raw), error)
     return attributes
 
@@ -76,12 +78,15 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
     ------
     UnsupportedFeatureError
         If it holds references, or is of a type that NumPy has not.
+    LimitExceededError
+        If it is larger than 16 MiB.
     """
     attribute = h5a.open(owner, raw)
     kind, space = attribute.get_type(), attribute.get_space()
     type_class = kind.get_class()
     if space.get_simple_extent_type() == h5s.NULL:
         return "" if type_class == h5t.STRING else []
+    require_small(space, kind)
     if type_class in _SIMPLE:
         values = np.empty(space.get_simple_extent_dims(), dtype=kind.dtype)
         if values.size:
@@ -90,6 +95,19 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
     _require_values(kind)
     holder = h5py.Dataset(owner) if isinstance(owner, h5d.DatasetID) else h5py.Group(owner)
     return plain(np.asarray(holder.attrs[raw]))
+
+
+def require_small(space: h5s.SpaceID, kind: h5t.TypeID) -> None:
+    """Raise unless a value of an attribute is of a size that attributes have.
+
+    Raises
+    ------
+    LimitExceededError
+        If it is larger, as in damaged files: the library would make room for it before it looks.
+    """
+    nbytes = space.get_simple_extent_npoints() * kind.get_size()
+    if nbytes > MOST_BYTES:
+        raise LimitExceededError(f"{nbytes} bytes, of which an attribute may have {MOST_BYTES}")
 
 
 _SIMPLE = frozenset({h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM, h5t.BITFIELD})

@@ -26,7 +26,8 @@ from virtualchunks.errors import (
     VirtualChunksError,
 )
 from virtualchunks.group import is_node_name
-from virtualchunks_parsers.hdf5.attributes import attribute_names, read_attributes
+from virtualchunks_parsers.hdf5.attributes import Report as AttributeReport
+from virtualchunks_parsers.hdf5.attributes import attribute_names, read_attributes, require_small
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors, text
 
 #: Groups within groups, and links that lead to links.
@@ -204,8 +205,8 @@ class Walk:
             node.scales = self._scales(file, id)
         return node
 
-    def _attribute_report(self, path: str) -> Callable[[str, UnsupportedFeatureError], None]:
-        def report(name: str, error: UnsupportedFeatureError) -> None:
+    def _attribute_report(self, path: str) -> AttributeReport:
+        def report(name: str, error: VirtualChunksError) -> None:
             self._report(f"{path}@{name}", error)
 
         return report
@@ -307,6 +308,7 @@ def _links(group: h5g.GroupID) -> list[Link]:
 
 
 def _read(attribute: h5a.AttrID) -> Any:
+    require_small(attribute.get_space(), attribute.get_type())
     values = np.empty(attribute.shape, dtype=attribute.dtype)
     attribute.read(values)
     return values

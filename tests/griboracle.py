@@ -1,0 +1,109 @@
+"""GRIB files for tests, made by ecCodes, and what ecCodes and cfgrib read in them."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cfgrib
+import eccodes
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from zarr.errors import UnknownCodecError
+from zarr.registry import get_codec_class, register_codec
+
+from virtualchunks.codecs.grib import GRIB, NAME
+
+try:
+    get_codec_class(NAME)
+except UnknownCodecError:  # an installation made before the codec had its entry point
+    register_codec(NAME, GRIB)
+
+#: A small regular grid, and what it takes to say so.
+GRID = {
+    "Ni": 6,
+    "Nj": 4,
+    "latitudeOfFirstGridPointInDegrees": 30.0,
+    "latitudeOfLastGridPointInDegrees": 0.0,
+    "longitudeOfFirstGridPointInDegrees": 10.0,
+    "longitudeOfLastGridPointInDegrees": 60.0,
+    "iDirectionIncrementInDegrees": 10.0,
+    "jDirectionIncrementInDegrees": 10.0,
+}
+
+
+def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool = False, **keys: Any) -> bytes:
+    """One message: a sample of ecCodes with keys set in order, and with values drawn for its grid."""
+    handle = eccodes.codes_grib_new_from_samples(sample)
+    try:
+        for name, value in (GRID if "regular_ll" in sample else {}).items():
+            eccodes.codes_set(handle, name, value)
+        for name, value in keys.items():
+            eccodes.codes_set(handle, name, value)
+        if "sh" not in sample.split("_"):
+            if sample.startswith("regular_ll") and sample.endswith("grib2"):
+                points = eccodes.codes_get(handle, "Ni") * eccodes.codes_get(handle, "Nj")
+                eccodes.codes_set(handle, "numberOfDataPoints", points)
+                eccodes.codes_set(handle, "numberOfValues", points)
+            count = eccodes.codes_get_size(handle, "values")
+            values = np.random.default_rng(seed).normal(280, 10, count)
+            if missing:
+                eccodes.codes_set(handle, "bitmapPresent", 1)
+                eccodes.codes_set(handle, "missingValue", 1e30)
+                values[::3] = 1e30
+            eccodes.codes_set_values(handle, values)
+        made: bytes = eccodes.codes_get_message(handle)
+        return made
+    finally:
+        eccodes.codes_release(handle)
+
+
+def write(path: Path, messages: Iterable[bytes]) -> Path:
+    """Write messages to a file."""
+    path.write_bytes(b"".join(messages))
+    return path
+
+
+def values_of(data: bytes) -> npt.NDArray[np.float64]:
+    """Values of one message, missing ones NaN by its bitmap."""
+    handle = eccodes.codes_new_from_message(data)
+    try:
+        eccodes.codes_set(handle, "missingValue", 1e300)
+        values: npt.NDArray[np.float64] = eccodes.codes_get_values(handle)
+        values[values == 1e300] = np.nan
+        return values
+    finally:
+        eccodes.codes_release(handle)
+
+
+def messages_of(path: Path) -> Iterator[npt.NDArray[np.float64]]:
+    """Values of every field of a file, as ecCodes finds them, fields of one message included."""
+    eccodes.codes_grib_multi_support_on()
+    try:
+        with path.open("rb") as file:
+            while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+                with contextlib.suppress(eccodes.CodesInternalError):  # a damaged message, which nothing equals
+                    eccodes.codes_set(handle, "missingValue", 1e300)
+                    values = eccodes.codes_get_values(handle)
+                    values[values == 1e300] = np.nan
+                    yield values
+                eccodes.codes_release(handle)
+    finally:
+        eccodes.codes_grib_multi_support_off()
+
+
+def cfgrib_dataset(path: Path, **keys: Any) -> xr.Dataset:
+    """A file as cfgrib reads it, in double precision."""
+    options = {"indexpath": "", "values_dtype": np.dtype("f8"), "filter_by_keys": keys, "errors": "raise"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return xr.open_dataset(path, engine="cfgrib", backend_kwargs=options, decode_timedelta=True).load()
+
+
+def cfgrib_version() -> str:
+    """The version of cfgrib."""
+    return str(cfgrib.__version__)

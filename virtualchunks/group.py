@@ -133,8 +133,8 @@ def is_node_name(name: str) -> bool:
     return bool(name) and "/" not in name and "\\" not in name and name not in (".", "..", "zarr.json")
 
 
-def subgroup(root: ManifestGroup, path: str | None, url: str) -> ManifestGroup:
-    """Return the group at a path in the tree of a file; the root without one.
+def subgroup(root: ManifestGroup, path: str | None, url: str | None = None) -> ManifestGroup:
+    """Return the group at a path in a tree, that of a file perhaps; the root without one.
 
     Raises
     ------
@@ -143,16 +143,13 @@ def subgroup(root: ManifestGroup, path: str | None, url: str) -> ManifestGroup:
     """
     if path is None or not path.strip("/"):
         return root
-    try:
-        found = root[path]
-    except KeyError:
-        raise no_group(path, (name for name, _ in root.walk() if name), url) from None
-    if not isinstance(found, ManifestGroup):
-        raise FormatError(f"{path!r} is no group but an array; name the group that holds it", url=url)
-    return found
+    found = root.get(path)
+    if isinstance(found, ManifestGroup):
+        return found
+    raise no_group(path, (name for name, _ in root.walk() if name), url, is_array=found is not None)
 
 
-def no_group(group: str | None, known: Iterable[str], url: str) -> FormatError:
+def no_group(group: str | None, known: Iterable[str], url: str | None, *, is_array: bool = False) -> FormatError:
     """Return the error for a group that is not there.
 
     Parameters
@@ -162,7 +159,9 @@ def no_group(group: str | None, known: Iterable[str], url: str) -> FormatError:
     known
         The groups that there are, below the root.
     url
-        The file.
+        The file, if there is one.
+    is_array
+        Whether an array is where the group is asked for.
 
     Examples
     --------
@@ -170,7 +169,8 @@ def no_group(group: str | None, known: Iterable[str], url: str) -> FormatError:
     "no group 'model'; the groups there are none but the root [file:///a.nc]"
     """
     names = ", ".join(map(repr, known)) or "none but the root"
-    return FormatError(f"no group {group!r}; the groups there are {names}", url=url)
+    what = f"{group!r} is an array" if is_array else f"no group {group!r}"
+    return FormatError(f"{what}; the groups there are {names}", url=url)
 
 
 def same_array(one: ManifestArray, other: ManifestArray) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
+import corpusscore
 import netCDF4
 import numpy as np
-import pytest
 from netcdfreader import netcdf_values
 
 from virtualchunks.reading.values import read_values
@@ -16,17 +15,7 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks_parsers.netcdf3 import NetCDF3Parser
 
 
-def files() -> list[Path]:
-    """Those in the folder that VIRTUALCHUNKS_CORPUS names, or beside the project or one of its parents."""
-    named = os.environ.get("VIRTUALCHUNKS_CORPUS")
-    places = [Path(named)] if named else [parent / "shared" / "corpus" for parent in Path(__file__).resolve().parents]
-    folder = next((place / "netcdf3" for place in places if (place / "netcdf3").is_dir()), None)
-    return [] if folder is None else sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-@pytest.mark.corpus
-@pytest.mark.skipif(not files(), reason="the folder of real files is not there; see VIRTUALCHUNKS_CORPUS")
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+@corpusscore.each(corpusscore.files("netcdf3"))
 def test_every_array_and_attribute_is_exact(path: Path) -> None:
     registry = ObjectStoreRegistry().grant(path)
     with warnings.catch_warnings():

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import corpusscore
 import numpy as np
 import numpy.typing as npt
 import pytest
 import zarr
 from zarrstores import zarr_arrays
 
-from virtualchunks.errors import NotGrantedError, UnsupportedArrayWarning, VirtualChunksError
+from virtualchunks.errors import NotGrantedError, VirtualChunksError
 from virtualchunks.reading.values import read_values
 from virtualchunks.store import ManifestStore
 from virtualchunks_parsers.icechunk import IcechunkParser
@@ -24,17 +23,8 @@ icechunk = pytest.importorskip("icechunk")
 pytestmark = pytest.mark.corpus
 
 
-def corpus() -> Path | None:
-    """Return the folder of real files, where there is one."""
-    named = os.environ.get("VIRTUALCHUNKS_CORPUS")
-    if named:
-        return Path(named)
-    beside = (parent / "shared/corpus" for parent in Path(__file__).resolve().parents)
-    return next((path for path in beside if path.is_dir()), None)
-
-
 def stores(kind: str) -> list[Path]:
-    root = corpus()
+    root = corpusscore.corpus()
     if root is None or not (root / kind).is_dir():
         pytest.skip("the corpus is not there")
     return sorted(path for origin in (root / kind).iterdir() for path in origin.iterdir())
@@ -50,14 +40,13 @@ def same(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> bool:
 
 def score(make: Any, reference: Any) -> str:
     """Return what became of one store: exact, refused, or what is wrong."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with corpusscore.left_out() as left_out:
         try:
             store: ManifestStore = make()
         except VirtualChunksError:
             return "refused"
         expected = dict(zarr_arrays(reference()))
-    said = " ".join(str(warning.message) for warning in caught if issubclass(warning.category, UnsupportedArrayWarning))
+    said = " ".join(left_out)
     found = dict(store.group.walk_arrays())
     outcome = "exact"
     for path, array in expected.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import ManifestError
+from virtualchunks.errors import FormatError, ManifestError
 
 if TYPE_CHECKING:
     import xarray
@@ -131,6 +131,46 @@ def is_node_name(name: str) -> bool:
     (True, False, False)
     """
     return bool(name) and "/" not in name and "\\" not in name and name not in (".", "..", "zarr.json")
+
+
+def subgroup(root: ManifestGroup, path: str | None, url: str | None = None) -> ManifestGroup:
+    """Return the group at a path in a tree, that of a file perhaps; the root without one.
+
+    Raises
+    ------
+    FormatError
+        If there is none; the message lists the groups there are.
+    """
+    if path is None or not path.strip("/"):
+        return root
+    found = root.get(path)
+    if isinstance(found, ManifestGroup):
+        return found
+    raise no_group(path, (name for name, _ in root.walk() if name), url, is_array=found is not None)
+
+
+def no_group(group: str | None, known: Iterable[str], url: str | None, *, is_array: bool = False) -> FormatError:
+    """Return the error for a group that is not there.
+
+    Parameters
+    ----------
+    group
+        What was asked for.
+    known
+        The groups that there are, below the root.
+    url
+        The file, if there is one.
+    is_array
+        Whether an array is where the group is asked for.
+
+    Examples
+    --------
+    >>> str(no_group("model", [], "file:///a.nc"))
+    "no group 'model'; the groups there are none but the root [file:///a.nc]"
+    """
+    names = ", ".join(map(repr, known)) or "none but the root"
+    what = f"{group!r} is an array" if is_array else f"no group {group!r}"
+    return FormatError(f"{what}; the groups there are {names}", url=url)
 
 
 def same_array(one: ManifestArray, other: ManifestArray) -> bool:

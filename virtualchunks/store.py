@@ -24,8 +24,8 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from virtualchunks.attributes import to_zarr
-from virtualchunks.errors import FormatError, UnsupportedFeatureError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.decode import placed, transcode
 from virtualchunks.reading.fetch import afetch, fetch
 from virtualchunks.registry import ObjectStoreRegistry
@@ -170,20 +170,13 @@ class ManifestStore(Store):
         FormatError
             If there is no such group.
         """
-        return self._group_at(group).to_virtual_dataset(
+        return subgroup(self._group, group).to_virtual_dataset(
             registry=self._registry, loadable_variables=loadable_variables, decode_times=decode_times, **options
         )
 
     def to_virtual_datatree(self, group: str = "", **options: Any) -> xarray.DataTree:
         """Return a group and those below it as an xarray DataTree of ManifestArrays; see :meth:`to_virtual_dataset`."""
-        return self._group_at(group).to_virtual_datatree(registry=self._registry, **options)
-
-    def _group_at(self, path: str) -> ManifestGroup:
-        groups = dict(self._group.walk())
-        if path.strip("/") not in groups:
-            known = ", ".join(filter(None, groups)) or "none"
-            raise FormatError(f"the store has no group {path!r}; the groups below its root are {known}")
-        return groups[path.strip("/")]
+        return subgroup(self._group, group).to_virtual_datatree(registry=self._registry, **options)
 
     # Keys
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import icechunk
@@ -26,8 +26,7 @@ from virtualchunks.store import ManifestStore
 from virtualchunks.urls import canonical_url, local_path, redact, split
 from virtualchunks_parsers.zarr.manifests import Chunks, check_grid
 from virtualchunks_parsers.zarr.nodes import Node, StoredArray, metadata_errors, nodes_of, parse_document
-from virtualchunks_parsers.zarr.parser import names_of
-from virtualchunks_parsers.zarr.tree import Selection, folder_of
+from virtualchunks_parsers.zarr.tree import HierarchyParser, folder_of
 
 _NATIVE, _VIRTUAL, _INLINE = 1, 2, 3
 #: What messages call a repository whose URL is not known.
@@ -35,7 +34,21 @@ UNNAMED = "the repository"
 
 
 @dataclass(frozen=True, kw_only=True)
-class IcechunkParser:
+class Version:
+    """Which snapshot of a repository: the tip of a branch, by default of ``main``, a tag, or a snapshot by its id."""
+
+    branch: str | None = None
+    tag: str | None = None
+    snapshot_id: str | None = None
+
+    @property
+    def _version(self) -> dict[str, str]:
+        given = {"branch": self.branch, "tag": self.tag, "snapshot_id": self.snapshot_id}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IcechunkParser(HierarchyParser, Version):
     """Reads a snapshot of an Icechunk repository as arrays of chunk references.
 
     Parameters
@@ -83,58 +96,23 @@ class IcechunkParser:
         "virtual chunks at URLs with queries, '..' or user info",
     )
 
-    branch: str | None = None
-    tag: str | None = None
-    snapshot_id: str | None = None
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
     batch_size: int = 100_000
-    skip_variables: InitVar[Iterable[str] | None] = None
 
     def __post_init__(self, skip_variables: Iterable[str] | None) -> None:
-        object.__setattr__(self, "drop_variables", names_of(self.drop_variables, skip_variables))
+        super().__post_init__(skip_variables)
         stated = [f"{name}={value!r}" for name, value in self._version.items()]
         if len(stated) > 1:
             raise FormatError(f"one of branch, tag and snapshot_id names a snapshot; given are {', '.join(stated)}")
-
-    @property
-    def _version(self) -> dict[str, str]:
-        given = {"branch": self.branch, "tag": self.tag, "snapshot_id": self.snapshot_id}
-        return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Return False: a repository is a folder, which has no first bytes."""
         return False
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a repository.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the repository.
-        registry
-            What may be read, and through which store; ``None`` grants this repository alone.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over it.
-
-        Raises
-        ------
-        FormatError
-            If there is no repository, or it has no such branch, tag, snapshot or group.
-        NotGrantedError, ReadError
-            If it may not or cannot be read.
-        UnsupportedFeatureError, LimitExceededError
-            If Icechunk has no storage for the registry's store; with `strict`, if an array cannot be represented.
-        """
+    def _parsed(self, url: str, registry: Any) -> tuple[ManifestGroup, ObjectStoreRegistry]:
         folder, granted = folder_of(url, registry)
         storage = _storage(granted.locate(folder), folder)
-        return self._store(storage, folder, granted)
+        return self._tree(storage, folder), granted
 
     def from_storage(
         self,
@@ -155,19 +133,14 @@ class IcechunkParser:
             What may be read, and through which store.
         """
         if url is None:
-            return self._store(source, None, ObjectStoreRegistry.coerce(registry))
+            return ManifestStore(self._tree(source, None), registry=ObjectStoreRegistry.coerce(registry))
         folder, granted = folder_of(url, registry)
-        return self._store(source, folder, granted)
+        return ManifestStore(self._tree(source, folder), registry=granted)
 
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a repository, as calling the parser does, and return the tree itself."""
-        return self(url, registry).group
-
-    def _store(self, source: Any, folder: str | None, registry: ObjectStoreRegistry) -> ManifestStore:
+    def _tree(self, source: Any, folder: str | None) -> ManifestGroup:
         url = folder or UNNAMED
         session = _session(source, self._version or {"branch": "main"}, url)
         documents = {key: parse_document(key, data, url) for key, data in _run(_documents(session.store), url).items()}
-        selection = Selection.of(url, self.group, self.drop_variables or (), self.strict)
 
         def array(node: Node) -> ManifestArray:
             stored = node.array(url)
@@ -175,7 +148,7 @@ class IcechunkParser:
                 chunks = _run(_chunks(session.store, stored, folder, self.batch_size), url)
                 return ManifestArray(stored.metadata, chunks.manifest(stored.metadata.grid))
 
-        return ManifestStore(selection.tree(nodes_of(documents), array), registry=registry)
+        return self._selection(url).tree(nodes_of(documents), array)
 
 
 def _session(source: Any, version: Mapping[str, str], url: str) -> icechunk.Session:

@@ -201,7 +201,7 @@ def test_hierarchies(version: Any, consolidate: bool, tmp_path: Path) -> None:
     assert sorted(ZarrParser(group="g h/i")(path).group.arrays) == ["empty", "x"]
     dropped = ZarrParser(drop_variables=["empty", "/x"])(path).group
     assert [name for name, _ in dropped.walk_arrays()] == ["g h/i/x"]
-    with pytest.raises(FormatError, match="no group 'nope'; the groups are g h"):
+    with pytest.raises(FormatError, match="no group 'nope'; the groups there are 'g h'"):
         ZarrParser(group="nope")(path)
     with pytest.raises(FormatError, match="'x' is no group"):
         ZarrParser(group="x")(path)

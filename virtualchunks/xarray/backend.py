@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 from xarray.backends import AbstractDataStore, BackendEntrypoint, StoreBackendEntrypoint
 
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.parsing import Parser
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import dimension_names
 from virtualchunks.xarray.lazy import lazy_variable
-from virtualchunks.xarray.opening import granting, open_store, registry_of, subgroup
+from virtualchunks.xarray.opening import granting, open_store, registry_of
 
 if TYPE_CHECKING:
     from virtualchunks.xarray.dataset import Registry

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from virtualchunks.errors import FormatError, VirtualChunksError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.errors import VirtualChunksError
+from virtualchunks.group import subgroup
 from virtualchunks.parsing import Parser, find_parser, leaving_out
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
@@ -200,24 +200,3 @@ def granting(registry: Registry, url: str) -> ObjectStoreRegistry:
 def registry_of(store: ManifestStore, granted: ObjectStoreRegistry) -> ObjectStoreRegistry:
     """Return the registry of a store: its parser may grant what lies beneath a folder that the user named."""
     return store.registry if len(store.registry) else granted
-
-
-def subgroup(root: ManifestGroup, path: str | None, url: str) -> ManifestGroup:
-    """Return the group at a path.
-
-    Raises
-    ------
-    FormatError
-        If there is none; the message lists the groups there are.
-    """
-    if path is None or not path.strip("/"):
-        return root
-    try:
-        found = root[path]
-    except KeyError:
-        found = None
-    if isinstance(found, ManifestGroup):
-        return found
-    known = ", ".join(f"/{name}" for name, _ in root.walk() if name) or "none"
-    kind = "is an array, not a group" if found is not None else "is not there"
-    raise FormatError(f"group {path!r} {kind}; the groups of the file are {known}", url=url)

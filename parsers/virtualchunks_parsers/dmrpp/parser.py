@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import (
-    FormatError,
-    LimitExceededError,
-    ManifestError,
-    MissingDependencyError,
-    NotGrantedError,
-    ReadError,
-    UnsupportedFeatureError,
-)
-from virtualchunks.group import ManifestGroup
+from virtualchunks.errors import FormatError, ManifestError, NotGrantedError, ReadError, UnsupportedFeatureError
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
+from virtualchunks_parsers.base import LEFT_OUT, FileParser, Omissions
 from virtualchunks_parsers.dmrpp import inline
 from virtualchunks_parsers.dmrpp.datafiles import DataFiles, sibling_of
 from virtualchunks_parsers.dmrpp.document import Element, read_document
@@ -34,17 +26,9 @@ from virtualchunks_parsers.dmrpp.variables import (
     name_of,
     variable_of,
 )
-from virtualchunks_parsers.options import Omissions, dropped_names, granted
 
-#: Why one array may be left out while the others are read.
-LEFT_OUT = (
-    UnsupportedFeatureError,
-    LimitExceededError,
-    MissingDependencyError,
-    ManifestError,
-    NotGrantedError,
-    ReadError,
-)
+#: Why one array may be left out while the others are read: its data file may be another than theirs.
+REASONS = (*LEFT_OUT, ManifestError, NotGrantedError, ReadError)
 #: Elements that say where the values of a variable are, or hold them; each variable has one.
 HELD: Mapping[str, Callable[[Variable, Element], ManifestArray]] = {
     "dmrpp:compact": inline.compact,
@@ -55,7 +39,7 @@ HELD: Mapping[str, Callable[[Variable, Element], ManifestArray]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DMRPPParser:
+class DMRPPParser(FileParser):
     """Reads a DMR++ document as arrays of references into the data file that it describes.
 
     Parameters
@@ -104,13 +88,7 @@ class DMRPPParser:
         "chunks that were never stored where no fillValue is stated",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
     data_url: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "drop_variables", dropped_names(self.drop_variables))
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:
@@ -123,46 +101,15 @@ class DMRPPParser:
         """
         return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<Dataset" in head and b"dmrpp" in head
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a document.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the document.
-        registry
-            What may be read, and through which store; ``None`` grants the document, the file beside it, and `data_url`.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over the data files.
-
-        Raises
-        ------
-        FormatError
-            If it is not a DMR++, truncated or corrupt, or has no such group.
-        LimitExceededError
-            If it is out of proportion.
-        NotGrantedError, ReadError
-            If the document or its data file cannot be read.
-        UnsupportedFeatureError
-            With `strict`, if something cannot be represented.
-        """
-        registry = self._granted(url, registry)
-        return ManifestStore(self.parse(url, registry), registry=registry)
-
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a document, as calling the parser does, and return the tree itself."""
-        registry = self._granted(url, registry)
-        with ObjectReader(registry, as_url(url)) as reader:
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        with ObjectReader(registry, url) as reader:
             root = read_document(reader)
             files = DataFiles(registry, reader.url, root.attributes.get("dmrpp:href"), self.data_url)
-            return _Parse(self, files, root).tree()
+            return _Parse(self._omissions(files.document, REASONS), files, root).tree(self.group)
 
     def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
         if registry is not None:
-            return granted(url, registry)
+            return super()._granted(url, registry)
         beside = sibling_of(as_url(url))
         return ObjectStoreRegistry().grant(*(name for name in (url, beside, self.data_url) if name is not None))
 
@@ -170,23 +117,22 @@ class DMRPPParser:
 class _Parse:
     """One parse of one document."""
 
-    def __init__(self, parser: DMRPPParser, files: DataFiles, root: Element) -> None:
-        self._parser = parser
+    def __init__(self, omissions: Omissions, files: DataFiles, root: Element) -> None:
+        self._omissions = omissions
         self._files = files
         self._root = root
         self._url = files.document
         self._versioned = "dmrpp:version" in root.attributes
-        self._omissions = Omissions(files.document, parser.drop_variables or (), parser.strict)
 
-    def tree(self) -> ManifestGroup:
+    def tree(self, group: str | None) -> ManifestGroup:
         scope = Scope()
         declare(scope, self._root, self._url)
         element = self._root
-        for name in filter(None, (self._parser.group or "").split("/")):
+        for name in filter(None, (group or "").split("/")):
             found = next((child for child in element.of("Group") if child.attributes.get("name") == name), None)
             if found is None:
-                known = ", ".join(repr(child.attributes.get("name")) for child in element.of("Group")) or "none"
-                raise FormatError(f"no group {self._parser.group!r}; the groups there are {known}", url=self._url)
+                known = (str(child.attributes.get("name")) for child in element.of("Group"))
+                raise no_group(group, known, self._url)
             element, scope = found, scope.groups[name]
         if any(_needs_default(variable) for variable in _all_variables(element)):
             self._files.file()
@@ -214,12 +160,8 @@ class _Parse:
                 raise FormatError(f"two members {path!r} of one group", url=self._url)
             if self._omissions.drops(path):
                 continue
-            try:
-                ManifestGroup({name: (array := self._array(child, scope))})
-            except LEFT_OUT as error:
-                self._omissions.leave_out(path, error)
-            else:
-                arrays[name] = array
+            with self._omissions.attempt(path):
+                arrays.update(ManifestGroup({name: self._array(child, scope)}).arrays)  # a group checks names
         return ManifestGroup(arrays, groups, attributes_of(element))
 
     def _array(self, element: Element, scope: Scope) -> ManifestArray:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import (
-    FormatError,
-    LimitExceededError,
-    UnsupportedArrayWarning,
-    UnsupportedFeatureError,
-    VirtualChunksError,
-)
-from virtualchunks.group import ManifestGroup
+from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks.store import ManifestStore
-from virtualchunks.urls import as_url
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.fits.columns import DESCRIPTIVE
 from virtualchunks_parsers.fits.hdus import HDU, MAGIC, trailing, walk
 from virtualchunks_parsers.fits.images import image
@@ -28,13 +19,11 @@ from virtualchunks_parsers.fits.packing import TABLE_STRUCTURE, attributes_of, u
 from virtualchunks_parsers.fits.tables import KINDS, Table
 from virtualchunks_parsers.fits.tiles import TiledImage
 
-#: Why one array may be left out while the others are read.
-LEFT_OUT = (UnsupportedFeatureError, LimitExceededError)
 IMAGES = ("PRIMARY", "IMAGE", "IUEIMAGE")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FITSParser:
+class FITSParser(FileParser):
     """Reads the structure of a FITS file as arrays of chunk references.
 
     Images, tile-compressed ones too, become arrays named by EXTNAME, or ``PRIMARY``, or the number of the HDU. Tables
@@ -82,75 +71,22 @@ class FITSParser:
         "masks of undefined pixels beside a tile-compressed image (ZMASKCMP)",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
-    _dropped: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        given = self.drop_variables
-        names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-        object.__setattr__(self, "drop_variables", names)
-        object.__setattr__(self, "_dropped", frozenset(name.strip("/") for name in names))
-
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Return whether a file that begins so is FITS."""
         return head.startswith(MAGIC)
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a file.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the file.
-        registry
-            What may be read, and through which store; ``None`` grants this file alone.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over the file.
-
-        Raises
-        ------
-        FormatError
-            If the file is not FITS, truncated or corrupt, or has no such group.
-        NotGrantedError, ReadError
-            If the file cannot be read.
-        UnsupportedFeatureError, LimitExceededError
-            With `strict`, if an array cannot be represented.
-        """
-        granted = self._granted(url, registry)
-        return ManifestStore(self.parse(url, granted), registry=granted)
-
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a file, as calling the parser does, and return the tree itself."""
-        with ObjectReader(self._granted(url, registry), as_url(url)) as reader:
-            tree = _Parse(self, reader).tree()
-        path = (self.group or "").strip("/")
-        if not path:
-            return tree
-        if path not in tree.groups:
-            known = ", ".join(map(repr, tree.groups)) or "none"
-            raise FormatError(f"no group {path!r}; the tables of the file are {known}", url=reader.url)
-        return tree.groups[path]
-
-    def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        known = ObjectStoreRegistry.coerce(registry)
-        return known.grant(url) if registry is None else known
-
-    def drops(self, *names: str) -> bool:
-        """Return whether what has one of these names is to be left out."""
-        return not self._dropped.isdisjoint(names)
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        with ObjectReader(registry, url) as reader:
+            tree = _Parse(self._omissions(reader.url), reader).tree()
+        return subgroup(tree, self.group, reader.url)
 
 
 class _Parse:
     """One parse of one file."""
 
-    def __init__(self, parser: FITSParser, reader: ObjectReader) -> None:
-        self._parser = parser
+    def __init__(self, omissions: Omissions, reader: ObjectReader) -> None:
+        self._omissions = omissions
         self._reader = reader
         self._sources = SourceTable.single(reader.url, reader.stamp)
         self._arrays: dict[str, ManifestArray] = {}
@@ -164,16 +100,14 @@ class _Parse:
             end = hdu.end
             name = self._name(hdu)
             self._names.add(name)
-            if self._parser.drops(name):
+            if self._omissions.drops(name):
                 continue
-            try:
+            with self._omissions.attempt(name):
                 self._add(hdu, name)
-            except VirtualChunksError as error:
-                self._leave_out(name, error)
         rest = trailing(self._reader, end)
         if rest and rest.strip(b"\0 "):
             message = f"the file goes on behind its last HDU, from byte {end}, with {rest!r}"
-            self._leave_out("what follows", UnsupportedFeatureError(message))
+            self._omissions.leave_out("what follows", UnsupportedFeatureError(message))
         return ManifestGroup(self._arrays, self._groups, self._attributes)
 
     def _name(self, hdu: HDU) -> str:
@@ -182,15 +116,6 @@ class _Parse:
         if name and isinstance(version, int) and version > 1:
             name = f"{name}_{version}"
         return unique(name or ("PRIMARY" if hdu.index == 0 else ""), self._names, str(hdu.index))
-
-    def _leave_out(self, path: str, error: VirtualChunksError) -> None:
-        """Say that an array is left out, or raise if nothing may be, or the file is corrupt."""
-        error.url = error.url or self._reader.url
-        error.variable = error.variable or path
-        if self._parser.strict or not isinstance(error, LEFT_OUT):
-            raise error
-        message = f"{path!r} of {self._reader.url} is left out: {error.message}"
-        warnings.warn(UnsupportedArrayWarning(message), stacklevel=2)
 
     def _add(self, hdu: HDU, name: str) -> None:
         header = hdu.header
@@ -217,12 +142,11 @@ class _Parse:
         for column in table.columns:
             label = unique(column.name, taken, str(column.number))
             taken.add(label)
-            if self._parser.drops(label, f"{name}/{label}"):
+            path = f"{name}/{label}"
+            if self._omissions.drops(path, label):
                 continue
-            try:
+            with self._omissions.attempt(path):
                 arrays[label] = table.array(column, label, self._sources)
-            except VirtualChunksError as error:
-                self._leave_out(f"{name}/{label}", error)
         attributes = attributes_of(table.hdu.header, TABLE_STRUCTURE)
         described = {column.keyword(key) for column in table.columns for key in DESCRIPTIVE}
         return ManifestGroup(arrays, attributes={k: v for k, v in attributes.items() if k not in described})

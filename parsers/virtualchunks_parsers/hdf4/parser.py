@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import (
-    FormatError,
-    LimitExceededError,
-    UnsupportedArrayWarning,
-    UnsupportedFeatureError,
-    VirtualChunksError,
-)
-from virtualchunks.group import ManifestGroup
+from virtualchunks.errors import VirtualChunksError
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks.store import ManifestStore
-from virtualchunks.urls import as_url
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.hdf4.arrays import Arrays
 from virtualchunks_parsers.hdf4.datasets import DataSet, DataSets, with_distinct_sizes
 from virtualchunks_parsers.hdf4.descriptors import MAGIC, Directory
 from virtualchunks_parsers.hdf4.eos import coordinate_arrays
 
-#: Why one array may be left out while the others are read.
-LEFT_OUT = (UnsupportedFeatureError, LimitExceededError)
-
 
 @dataclass(frozen=True, kw_only=True)
-class HDF4Parser:
+class HDF4Parser(FileParser):
     """Reads the scientific data sets of an HDF4 file as arrays of chunk references.
 
     Parameters
@@ -70,98 +58,48 @@ class HDF4Parser:
         "numbers in the form of other machines (VAX, Cray)",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
-    _dropped: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        given = self.drop_variables
-        names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-        object.__setattr__(self, "drop_variables", names)
-        object.__setattr__(self, "_dropped", frozenset(name.strip("/") for name in names))
-
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Return whether a file that begins so is HDF4."""
         return head.startswith(MAGIC)
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a file.
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        with ObjectReader(registry, url) as reader:
+            if self._path:
+                raise no_group(self.group, (), reader.url)
+            return _tree(reader, self._omissions(reader.url))
 
-        Parameters
-        ----------
-        url
-            URL or local path of the file.
-        registry
-            What may be read, and through which store; ``None`` grants this file alone.
 
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over the file.
+def _tree(reader: ObjectReader, omissions: Omissions) -> ManifestGroup:
+    try:
+        directory = Directory(reader)
+        found = DataSets(directory)
+        attributes = found.attributes()
+        datasets = _listed(found, omissions)
+    except VirtualChunksError as error:
+        omissions.place(error)
+        raise
+    arrays = Arrays(directory, SourceTable.single(reader.url, reader.stamp))
+    made: dict[str, ManifestArray] = {}
+    for name, dataset in _named(with_distinct_sizes(datasets)):
+        if omissions.drops(name):
+            continue
+        with omissions.attempt(name):
+            made[name] = arrays.array(dataset)
+    coordinates = coordinate_arrays(attributes, datasets)
+    made.update({name: array for name, array in coordinates.items() if not omissions.drops(name)})
+    return ManifestGroup(made, attributes=attributes)
 
-        Raises
-        ------
-        FormatError
-            If the file is not HDF4, truncated or corrupt, or has no such group.
-        NotGrantedError, ReadError
-            If the file cannot be read.
-        UnsupportedFeatureError, LimitExceededError
-            With `strict`, if an array cannot be represented.
-        """
-        granted = self._granted(url, registry)
-        return ManifestStore(self.parse(url, granted), registry=granted)
 
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a file, as calling the parser does, and return the group itself."""
-        with ObjectReader(self._granted(url, registry), as_url(url)) as reader:
-            if (self.group or "").strip("/"):
-                raise FormatError(f"no group {self.group!r}; the arrays of an HDF4 file form one", url=reader.url)
-            return self._tree(reader)
-
-    def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        known = ObjectStoreRegistry.coerce(registry)
-        return known.grant(url) if registry is None else known
-
-    def _tree(self, reader: ObjectReader) -> ManifestGroup:
-        try:
-            directory = Directory(reader)
-            found = DataSets(directory)
-            attributes = found.attributes()
-            datasets = self._listed(found, reader)
-        except VirtualChunksError as error:
-            error.url = error.url or reader.url
-            raise
-        arrays = Arrays(directory, SourceTable.single(reader.url, reader.stamp))
-        made: dict[str, ManifestArray] = {}
-        for name, dataset in _named(with_distinct_sizes(datasets)):
-            if name in self._dropped:
-                continue
-            try:
-                made[name] = arrays.array(dataset)
-            except VirtualChunksError as error:
-                self._leave_out(name, error, reader)
-        made.update({k: v for k, v in coordinate_arrays(attributes, datasets).items() if k not in self._dropped})
-        return ManifestGroup(made, attributes=attributes)
-
-    def _listed(self, found: DataSets, reader: ObjectReader) -> list[DataSet]:
-        listed = []
-        for item in found:
-            if isinstance(item, DataSet):
-                listed.append(item)
-            elif item[0] not in self._dropped:
-                self._leave_out(item[0], item[1], reader)
-        return listed
-
-    def _leave_out(self, name: str, error: VirtualChunksError, reader: ObjectReader) -> None:
-        """Say that an array is left out, or raise if nothing may be, or the file is corrupt."""
-        error.url = error.url or reader.url
-        error.variable = error.variable or name
-        if self.strict or not isinstance(error, LEFT_OUT):
-            raise error
-        message = f"{name!r} of {reader.url} is left out: {error.message}"
-        warnings.warn(UnsupportedArrayWarning(message), stacklevel=2)
+def _listed(found: DataSets, omissions: Omissions) -> list[DataSet]:
+    listed = []
+    for item in found:
+        if isinstance(item, DataSet):
+            listed.append(item)
+        elif not omissions.drops(item[0], item[0]):
+            with omissions.attempt(item[0]):
+                raise item[1]
+    return listed
 
 
 def _named(datasets: list[DataSet]) -> list[tuple[str, DataSet]]:

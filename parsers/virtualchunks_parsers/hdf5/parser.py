@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from h5py import h5d, h5g, h5o, h5s
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import (
-    FormatError,
-    LimitExceededError,
-    MissingDependencyError,
-    UnsupportedArrayWarning,
-    UnsupportedFeatureError,
-    VirtualChunksError,
-)
+from virtualchunks.errors import FormatError, UnsupportedFeatureError, VirtualChunksError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.signatures import format_of
-from virtualchunks.store import ManifestStore
-from virtualchunks.urls import as_url
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.hdf5.datatypes import element_of
 from virtualchunks_parsers.hdf5.dimensions import DimensionNames, variable_name
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors
@@ -31,14 +21,12 @@ from virtualchunks_parsers.hdf5.storage import LAYOUTS, Dataset
 from virtualchunks_parsers.hdf5.virtual import block_of, virtual
 from virtualchunks_parsers.hdf5.walk import DatasetNode, GroupNode, Walk, missing_group
 
-#: Why one array may be left out while the others are read.
-LEFT_OUT = (UnsupportedFeatureError, LimitExceededError, MissingDependencyError)
 #: Virtual datasets over virtual datasets.
 DEEPEST = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class HDF5Parser:
+class HDF5Parser(FileParser):
     """Reads the structure of an HDF5 or NetCDF-4 file as arrays of chunk references.
 
     Parameters
@@ -102,17 +90,6 @@ class HDF5Parser:
         "dangling and circular links",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
-    _dropped: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        given = self.drop_variables
-        names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-        object.__setattr__(self, "drop_variables", names)
-        object.__setattr__(self, "_dropped", frozenset(names))
-
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Return whether a file that begins so is HDF5, be it behind a user block.
@@ -124,60 +101,22 @@ class HDF5Parser:
         """
         return format_of(head) == "hdf5"
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a file.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the file.
-        registry
-            What may be read, and through which store; ``None`` grants this file alone.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over the file.
-
-        Raises
-        ------
-        FormatError
-            If the file is not HDF5, truncated or corrupt, or has no such group.
-        NotGrantedError, ReadError
-            If the file, or one that holds part of its data, cannot be read.
-        UnsupportedFeatureError, LimitExceededError
-            With `strict`, if something cannot be represented.
-        """
-        granted = self._granted(url, registry)
-        return ManifestStore(self.parse(url, granted), registry=granted)
-
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a file, as calling the parser does, and return the tree itself."""
-        granted = self._granted(url, registry)
-        with HDF5Files(granted) as files:
-            file = files.open(as_url(url))
-            return _Parse(self, files, file).tree()
-
-    def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        known = ObjectStoreRegistry.coerce(registry)
-        return known.grant(url) if registry is None else known
-
-    def drops(self, path: str, name: str) -> bool:
-        """Return whether a member of a group is to be left out."""
-        return bool(self._dropped) and not self._dropped.isdisjoint((path, path.removeprefix("/"), variable_name(name)))
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        with HDF5Files(registry) as files:
+            file = files.open(url)
+            return _Parse(self._omissions(file.url), files, file).tree(self._path)
 
 
 class _Parse:
     """One parse of one file."""
 
-    def __init__(self, parser: HDF5Parser, files: HDF5Files, file: HDF5File) -> None:
-        self._parser = parser
+    def __init__(self, omissions: Omissions, files: HDF5Files, file: HDF5File) -> None:
+        self._omissions = omissions
         self._files = files
         self._file = file
-        self._walk = Walk(files, parser.drops, self._leave_out)
+        self._walk = Walk(files, self._drops, self._leave_out)
 
-    def tree(self) -> ManifestGroup:
-        path = (self._parser.group or "").strip("/")
+    def tree(self, path: str) -> ManifestGroup:
         with hdf5_errors(self._file.url, path or "/"):
             file, root = self._root(path)
         node = self._walk.root(file, root, f"/{path}" if path else "")
@@ -194,16 +133,13 @@ class _Parse:
             raise FormatError(f"{path!r} is no group but an array; name the group that holds it", url=self._file.url)
         return file, found
 
+    def _drops(self, path: str, name: str) -> bool:
+        return self._omissions.drops(path, variable_name(name))
+
     def _leave_out(self, path: str, error: VirtualChunksError) -> None:
-        """Say that something is left out, or raise if nothing may be."""
-        if self._parser.strict:
-            if error.variable is None:
-                error.variable = path
-            if error.url is None:
-                error.url = self._file.url
-            raise error
-        what = f"the attribute {path.partition('@')[2]!r} of {path.partition('@')[0]!r}" if "@" in path else f"{path!r}"
-        warnings.warn(UnsupportedArrayWarning(f"{what} of {self._file.url} is left out: {error.message}"), stacklevel=2)
+        """Say that something is left out: a member of a group, or an attribute, which ``@`` marks."""
+        owner, at, name = path.partition("@")
+        self._omissions.leave_out(path, error, f"the attribute {name!r} of {owner!r}" if at else None)
 
     def _build(self, node: GroupNode, names: DimensionNames) -> ManifestGroup:
         groups = {name: self._build(group, names) for name, group in node.groups.items()}
@@ -211,10 +147,8 @@ class _Parse:
         for dataset in node.datasets:
             if dataset.is_hidden:
                 continue
-            try:
+            with self._omissions.attempt(dataset.path):
                 arrays.append((dataset, self._array(dataset.file, dataset.id, dataset.path)))
-            except LEFT_OUT as error:
-                self._leave_out(dataset.path, error)
         dimensions = names.of_group(node, [(dataset, array.shape) for dataset, array in arrays])
         named: dict[str, ManifestArray] = {}
         for (dataset, array), labels in zip(arrays, dimensions, strict=True):

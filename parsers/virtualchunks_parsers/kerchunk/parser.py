@@ -29,8 +29,7 @@ from virtualchunks_parsers.zarr.nodes import (
     nodes_of,
     parse_document,
 )
-from virtualchunks_parsers.zarr.parser import names_of
-from virtualchunks_parsers.zarr.tree import Selection, folder_of
+from virtualchunks_parsers.zarr.tree import HierarchyParser, folder_of
 
 #: What messages call references that were given as a dictionary.
 DICTIONARY = "the references"
@@ -46,7 +45,7 @@ class _ChunkSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KerchunkParser:
+class KerchunkParser(HierarchyParser):
     """Reads Kerchunk references as arrays of chunk references.
 
     Parameters
@@ -104,18 +103,14 @@ class KerchunkParser:
         "zstd streams that do not say how large they unpack",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
     base_url: str | None = None
     fs_root: InitVar[str | None] = None
-    skip_variables: InitVar[Iterable[str] | None] = None
     reader_options: InitVar[Mapping[str, Any] | None] = None
 
     def __post_init__(
-        self, fs_root: str | None, skip_variables: Iterable[str] | None, reader_options: Mapping[str, Any] | None
+        self, skip_variables: Iterable[str] | None, fs_root: str | None, reader_options: Mapping[str, Any] | None
     ) -> None:
-        object.__setattr__(self, "drop_variables", names_of(self.drop_variables, skip_variables))
+        super().__post_init__(skip_variables)
         object.__setattr__(self, "base_url", self.base_url if self.base_url is not None else fs_root)
 
     @classmethod
@@ -153,8 +148,8 @@ class KerchunkParser:
         UnsupportedFeatureError, LimitExceededError
             If it is out of proportion; with `strict`, if something cannot be represented.
         """
-        group, granted = self._parse(url, registry)
-        return ManifestStore(group, registry=granted)
+        tree, granted = self._parsed(url, registry)
+        return ManifestStore(tree, registry=granted)
 
     def from_dict(self, references: Mapping[str, Any], registry: Any = None) -> ManifestStore:
         """Parse references that are a dictionary, with or without ``version`` and ``refs``.
@@ -170,13 +165,13 @@ class KerchunkParser:
 
     def parse(self, url: str | Mapping[str, Any], registry: Any = None) -> ManifestGroup:
         """Parse references, as calling the parser does, and return the tree itself."""
-        return self._parse(url, registry)[0]
+        return self._parsed(url, registry)[0]
 
-    def _parse(self, given: str | Mapping[str, Any], registry: Any) -> tuple[ManifestGroup, ObjectStoreRegistry]:
-        if isinstance(given, Mapping):
+    def _parsed(self, url: str | Mapping[str, Any], registry: Any) -> tuple[ManifestGroup, ObjectStoreRegistry]:
+        if isinstance(url, Mapping):
             granted = ObjectStoreRegistry.coerce(registry)
-            return self._document(Document.from_mapping(given, DICTIONARY), DICTIONARY, granted), granted
-        url = as_url(given)
+            return self._document(Document.from_mapping(url, DICTIONARY), DICTIONARY, granted), granted
+        url = as_url(url)
         granted = ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
         document, failed = _read_document(url, granted)
         if document is not None:
@@ -210,8 +205,7 @@ class KerchunkParser:
         return self._tree(nodes_of(documents), references, folder)
 
     def _tree(self, nodes: Mapping[str, Node], source: _ChunkSource, url: str) -> ManifestGroup:
-        selection = Selection.of(url, self.group, self.drop_variables or (), self.strict)
-        return selection.tree(nodes, lambda node: _array(node, source, url))
+        return self._selection(url).tree(nodes, lambda node: _array(node, source, url))
 
 
 def _array(node: Node, source: _ChunkSource, url: str) -> ManifestArray:

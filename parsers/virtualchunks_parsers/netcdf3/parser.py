@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,16 +12,15 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import FormatError, LimitExceededError, ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
-from virtualchunks.group import ManifestGroup
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.manifest import RECORD, WIDE_RECORD, ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.reader import ObjectReader
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks.store import ManifestStore
-from virtualchunks.urls import as_url
+from virtualchunks_parsers.base import LEFT_OUT, FileParser
 from virtualchunks_parsers.netcdf3.header import MAGIC, WIDTHS, Header, read_header
 from virtualchunks_parsers.netcdf3.layout import Layout, layouts
-from virtualchunks_parsers.options import Omissions, dropped_names, granted
 
 #: Dimensions of one array.
 MOST_DIMENSIONS = 32
@@ -31,7 +29,7 @@ MOST_CHUNKS = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetCDF3Parser:
+class NetCDF3Parser(FileParser):
     """Reads the header of a NetCDF-3 file as arrays of chunk references.
 
     Parameters
@@ -71,13 +69,6 @@ class NetCDF3Parser:
         "the record dimension in a place other than the first, as the netCDF library does",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "drop_variables", dropped_names(self.drop_variables))
-
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Return whether a file that begins so is NetCDF-3.
@@ -89,45 +80,15 @@ class NetCDF3Parser:
         """
         return head[:3] == MAGIC and len(head) > 3 and head[3] in WIDTHS
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a file.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the file.
-        registry
-            What may be read, and through which store; ``None`` grants this file alone.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over the file.
-
-        Raises
-        ------
-        FormatError
-            If the file is not NetCDF-3, truncated or corrupt, or a group other than the root is asked for.
-        LimitExceededError
-            If its header is out of proportion.
-        NotGrantedError, ReadError
-            If the file cannot be read.
-        UnsupportedFeatureError, ManifestError
-            With `strict`, if a variable cannot be represented.
-        """
-        registry = granted(url, registry)
-        return ManifestStore(self.parse(url, registry), registry=registry)
-
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a file, as calling the parser does, and return the group itself."""
-        with ObjectReader(granted(url, registry), as_url(url)) as reader:
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        with ObjectReader(registry, url) as reader:
             header = read_header(reader)
-            if (self.group or "").strip("/"):
-                raise FormatError(f"no group {self.group!r}: NetCDF-3 files have the root group only", url=reader.url)
+            if self._path:
+                raise no_group(self.group, (), reader.url)
             return self._group(header, reader)
 
     def _group(self, header: Header, reader: ObjectReader) -> ManifestGroup:
-        omissions = Omissions(reader.url, self.drop_variables or (), self.strict)
+        omissions = self._omissions(reader.url, (*LEFT_OUT, ManifestError))
         source = SourceTable.single(reader.url, reader.stamp)
         arrays: dict[str, ManifestArray] = {}
         for layout in layouts(header, reader.url, reader.size):
@@ -135,12 +96,8 @@ class NetCDF3Parser:
             if omissions.drops(name):
                 continue
             _check_inside(layout, reader)
-            try:
-                ManifestGroup({name: (array := _array(layout, source))})
-            except (UnsupportedFeatureError, LimitExceededError, ManifestError) as error:
-                omissions.leave_out(name, error)
-            else:
-                arrays[name] = array
+            with omissions.attempt(name):
+                arrays.update(ManifestGroup({name: _array(layout, source)}).arrays)  # a group checks names
         return ManifestGroup(arrays, attributes=header.attributes)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from virtualchunks.errors import FormatError, UnsupportedArrayWarning, VirtualChunksError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.errors import VirtualChunksError
+from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks.store import ManifestStore
-from virtualchunks.urls import as_url
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.tiff import structure
 from virtualchunks_parsers.tiff.build import Builder
 from virtualchunks_parsers.tiff.structure import TIFFFile
@@ -21,7 +18,7 @@ from virtualchunks_parsers.tiff.tree import Walk
 
 
 @dataclass(frozen=True, kw_only=True)
-class TIFFParser:
+class TIFFParser(FileParser):
     """Reads the structure of a TIFF, BigTIFF, GeoTIFF or OME-TIFF file as arrays of chunk references.
 
     The first image is the array ``data`` at the root, whatever the file is called, with the dimensions ``y``, ``x``
@@ -73,101 +70,43 @@ class TIFFParser:
         "predictors with compressions that readers do not apply them to",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
-    _dropped: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        given = self.drop_variables
-        names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-        object.__setattr__(self, "drop_variables", names)
-        object.__setattr__(self, "_dropped", frozenset(names))
-
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Return whether a file that begins so is TIFF or BigTIFF."""
         return structure.recognises(head)
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a file.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the file.
-        registry
-            What may be read, and through which store; ``None`` grants this file alone.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over the file.
-
-        Raises
-        ------
-        FormatError
-            If the file is not TIFF, truncated or corrupt, or has no such group.
-        NotGrantedError, ReadError
-            If the file cannot be read.
-        UnsupportedFeatureError, LimitExceededError
-            If no image can be represented, or, with `strict`, any cannot.
-        """
-        granted = self._granted(url, registry)
-        return ManifestStore(self.parse(url, granted), registry=granted)
-
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a file, as calling the parser does, and return the tree itself."""
-        with ObjectReader(self._granted(url, registry), as_url(url)) as reader:
-            root = _Parse(self, reader).tree()
-        return self._subgroup(root, reader.url)
-
-    def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        known = ObjectStoreRegistry.coerce(registry)
-        return known.grant(url) if registry is None else known
-
-    def _subgroup(self, root: ManifestGroup, url: str) -> ManifestGroup:
-        path = (self.group or "").strip("/")
-        if not path:
-            return root
-        found = dict(root.walk()).get(path)
-        if found is None:
-            known = ", ".join(repr(name) for name, _ in root.walk() if name) or "none"
-            raise FormatError(f"no group {path!r}; below the root there are {known}", url=url)
-        return found
-
-    def drops(self, path: str) -> bool:
-        """Return whether an array or group is to be left out."""
-        return not self._dropped.isdisjoint((path, f"/{path}", path.rpartition("/")[2]))
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        with ObjectReader(registry, url) as reader:
+            root = _Parse(self._omissions(reader.url), reader).tree()
+        return subgroup(root, self.group, reader.url)
 
 
 class _Parse:
     """One parse of one file."""
 
-    def __init__(self, parser: TIFFParser, reader: ObjectReader) -> None:
-        self._parser = parser
+    def __init__(self, omissions: Omissions, reader: ObjectReader) -> None:
+        self._omissions = omissions
         self._reader = reader
         self._left_out: list[tuple[str, VirtualChunksError]] = []
 
     def tree(self) -> ManifestGroup:
-        builder = Builder(SourceTable.single(self._reader.url, self._reader.stamp), self._leave_out, self._parser.drops)
+        sources = SourceTable.single(self._reader.url, self._reader.stamp)
+        builder = Builder(sources, self._leave_out, self._omissions.drops)
         try:
             pages = Walk(TIFFFile(self._reader), self._leave_out).pages()
             root = builder.root(pages)
         except VirtualChunksError as error:
-            error.url = error.url or self._reader.url
+            self._omissions.place(error)
             raise
         if not builder.images and self._left_out:
             raise self._left_out[0][1]
         for name, reason in self._left_out:
-            message = f"{name} of {self._reader.url} is left out: {reason.message}"
-            warnings.warn(UnsupportedArrayWarning(message), stacklevel=4)
+            self._omissions.tell(name, reason.message)
         return root
 
     def _leave_out(self, name: str, error: VirtualChunksError) -> None:
         """Keep an error for the end, where it becomes a warning, or raise it now."""
-        error.url = error.url or self._reader.url
-        error.variable = error.variable or name
-        if self._parser.strict:
+        self._omissions.place(error, name)
+        if self._omissions.strict:
             raise error
         self._left_out.append((name, error))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import InitVar, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
@@ -13,19 +13,18 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.reading.listing import can_list
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.zarr.archive import MAGIC, Archive
 from virtualchunks_parsers.zarr.nodes import Node, consolidated, metadata_errors, nodes_of, parse_document
 from virtualchunks_parsers.zarr.objects import Folder, Objects, Unlisted
 from virtualchunks_parsers.zarr.sharding import Shards
-from virtualchunks_parsers.zarr.tree import Selection, folder_of
+from virtualchunks_parsers.zarr.tree import HierarchyParser, folder_of
 
 _ROOT_DOCUMENTS = ("zarr.json", ".zmetadata", ".zarray", ".zgroup", ".zattrs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZarrParser:
+class ZarrParser(HierarchyParser):
     """Reads the metadata of a Zarr store, v2 or v3, as arrays of chunk references.
 
     Parameters
@@ -76,52 +75,13 @@ class ZarrParser:
         "groups behind plain HTTP without consolidated metadata: there is no listing",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
-    skip_variables: InitVar[Iterable[str] | None] = None
-
-    def __post_init__(self, skip_variables: Iterable[str] | None) -> None:
-        object.__setattr__(self, "drop_variables", names_of(self.drop_variables, skip_variables))
-
     @classmethod
     def recognises(cls, head: bytes) -> bool:
         """Return whether a file that begins so may be a Zip archive of a Zarr store."""
         marks = (b"zarr.json", b".zgroup", b".zarray", b".zattrs", b".zmetadata")
         return head.startswith(MAGIC) and any(mark in head for mark in marks)
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a store.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the folder or archive.
-        registry
-            What may be read, and through which store; ``None`` grants this store alone.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over it.
-
-        Raises
-        ------
-        FormatError
-            If there is no Zarr store, its metadata is corrupt, or it has no such group.
-        NotGrantedError, ReadError
-            If it may not or cannot be read.
-        UnsupportedFeatureError, LimitExceededError
-            With `strict`, if something cannot be represented.
-        """
-        group, granted = self._parse(url, registry)
-        return ManifestStore(group, registry=granted)
-
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a store, as calling the parser does, and return the tree itself."""
-        return self._parse(url, registry)[0]
-
-    def _parse(self, url: str, registry: Any) -> tuple[ManifestGroup, ObjectStoreRegistry]:
+    def _parsed(self, url: str, registry: Any) -> tuple[ManifestGroup, ObjectStoreRegistry]:
         named = as_url(url)
         file = registry is None and (named.endswith(".zip") or os.path.isfile(os.fspath(url)))
         folder, granted = folder_of(named, ObjectStoreRegistry().grant(named) if file else registry)
@@ -133,18 +93,10 @@ class ZarrParser:
         return self._tree(objects, folder, granted), granted
 
     def _tree(self, objects: Objects, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
-        selection = Selection.of(url, self.group, self.drop_variables or (), self.strict)
         nodes = nodes_of(_documents(objects, url))
         if not nodes:
             raise FormatError(f"{url} is no Zarr store: it holds no zarr.json, .zgroup or .zarray", url=url)
-        return selection.tree(nodes, lambda node: _array(node, objects, url, registry))
-
-
-def names_of(*given: Iterable[str] | str | None) -> tuple[str, ...]:
-    """Return the names in arguments that may each be one, several or none."""
-    return tuple(
-        name for names in given for name in (() if names is None else (names,) if isinstance(names, str) else names)
-    )
+        return self._selection(url).tree(nodes, lambda node: _array(node, objects, url, registry))
 
 
 def _open_archive(url: str, registry: ObjectStoreRegistry) -> ObjectReader | None:

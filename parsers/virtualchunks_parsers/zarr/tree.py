@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import (
-    FormatError,
-    LimitExceededError,
-    MissingDependencyError,
-    UnsupportedArrayWarning,
-    UnsupportedFeatureError,
-    VirtualChunksError,
-)
-from virtualchunks.group import ManifestGroup
+from virtualchunks.errors import FormatError
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
+from virtualchunks_parsers.base import Omissions, TreeParser, names_of
 from virtualchunks_parsers.zarr.nodes import Node
 
-#: Why one array may be left out while the others are read.
-LEFT_OUT = (UnsupportedFeatureError, LimitExceededError, MissingDependencyError)
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchyParser(TreeParser):
+    """Turns Zarr metadata, wherever it is kept, into a tree of arrays of chunk references.
+
+    Parameters
+    ----------
+    skip_variables
+        Another name for `drop_variables`.
+    """
+
+    skip_variables: InitVar[Iterable[str] | None] = None
+
+    def __post_init__(self, skip_variables: Iterable[str] | None) -> None:
+        object.__setattr__(self, "drop_variables", names_of(self.drop_variables, skip_variables))
+
+    def _selection(self, url: str) -> Selection:
+        """Return which part of a hierarchy is wanted."""
+        return Selection(url, self._path, self._omissions(url))
 
 
 @dataclass(frozen=True)
@@ -36,55 +46,20 @@ class Selection:
         What is parsed, for messages.
     group
         Path of the group that becomes the root; empty for the whole.
-    dropped
-        Names of arrays and groups to leave out wherever they are, or paths, with or without a slash before them.
-    strict
-        Whether leaving out what cannot be represented is an error.
+    omissions
+        What is left out.
     """
 
     url: str
-    group: str = ""
-    dropped: frozenset[str] = field(default_factory=frozenset)
-    strict: bool = False
-
-    @classmethod
-    def of(cls, url: str, group: str | None, dropped: Iterable[str], strict: bool) -> Selection:
-        """Return the selection that the arguments of a parser describe."""
-        return cls(url, (group or "").strip("/"), frozenset(dropped), strict)
+    group: str
+    omissions: Omissions
 
     def wants(self, path: str) -> bool:
         """Return whether a node is part of what is wanted."""
         if self.group and path != self.group and not path.startswith(self.group + "/"):
             return False
-        if not self.dropped:
-            return True
         parts = path.split("/")
-        above = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-        return self.dropped.isdisjoint([*parts, *above, *("/" + step for step in above)])
-
-    def attempt(self, path: str, make: Callable[[], ManifestArray]) -> ManifestArray | None:
-        """Make an array; one that cannot be represented is left out with one warning, or raises if `strict`.
-
-        Raises
-        ------
-        UnsupportedFeatureError, LimitExceededError, MissingDependencyError
-            If `strict`.
-        VirtualChunksError
-            What else goes wrong, with the place filled in.
-        """
-        try:
-            return make()
-        except VirtualChunksError as error:
-            error.variable = error.variable if error.variable is not None else path or "/"
-            error.url = error.url if error.url is not None else self.url
-            if self.strict or not isinstance(error, LEFT_OUT):
-                raise
-            self.leave_out(path, error.message)
-            return None
-
-    def leave_out(self, path: str, reason: str) -> None:
-        """Say that a node is left out."""
-        warnings.warn(UnsupportedArrayWarning(f"{path or '/'!r} of {self.url} is left out: {reason}"), stacklevel=2)
+        return not any(self.omissions.drops("/".join(parts[: count + 1])) for count in range(len(parts)))
 
     def tree(self, nodes: Mapping[str, Node], make: Callable[[Node], ManifestArray]) -> ManifestGroup:
         """Return the tree of the nodes that are wanted.
@@ -113,9 +88,8 @@ class Selection:
             if not node.is_array:
                 groups[path] = node.group_attributes()
                 continue
-            array = self.attempt(path, lambda node=node: make(node))  # type: ignore[misc]  # it is called at once
-            if array is not None:
-                arrays[path or node.name] = array
+            with self.omissions.attempt(path or "/"):
+                arrays[path or node.name] = make(node)
         return self._assemble(arrays, groups)
 
     def _check_group(self, nodes: Mapping[str, Node]) -> None:
@@ -123,8 +97,8 @@ class Selection:
         if node is not None and node.is_array and self.group:
             raise FormatError(f"{self.group!r} is no group but an array; name the group that holds it", url=self.url)
         if node is None and self.group and not any(path.startswith(self.group + "/") for path in nodes):
-            known = ", ".join(sorted(path for path, node in nodes.items() if path and not node.is_array)) or "none"
-            raise FormatError(f"there is no group {self.group!r}; the groups are {known}", url=self.url)
+            known = sorted(path for path, node in nodes.items() if path and not node.is_array)
+            raise no_group(self.group, known, self.url)
 
     def _assemble(self, arrays: Mapping[str, ManifestArray], groups: Mapping[str, Mapping[str, Any]]) -> ManifestGroup:
         """Nest arrays and groups given by path, deepest first."""
@@ -146,7 +120,7 @@ class Selection:
     def _is_name(self, name: str, path: str) -> bool:
         if name and name not in (".", "..") and not name.startswith("__"):
             return True
-        self.leave_out(path, f"{name!r} is not a name that Zarr allows")
+        self.omissions.tell(repr(path), f"{name!r} is not a name that Zarr allows")
         return False
 
 

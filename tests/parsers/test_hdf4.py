@@ -14,6 +14,7 @@ import pytest
 from pyhdf.SD import SD, SDC
 from rangeserver import RangeServer
 
+import virtualchunks as vc
 from virtualchunks.codecs.hdf4_rle import HDF4RLE, decode_runs
 from virtualchunks.errors import DecodeError, FormatError, UnsupportedArrayWarning, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
@@ -254,3 +255,15 @@ def test_chunks_of_the_wrong_size_are_refused(tmp_path: Path) -> None:
     path.write_bytes(content.replace(np.array([0, 8, 4], ">u4").tobytes(), np.array([0, 8, 5], ">u4").tobytes()))
     with pytest.raises(FormatError, match="a chunk of 24 bytes"):
         parse(path)
+
+
+def test_calibration_means_to_xarray_what_it_means_in_hdf4(tmp_path: Path) -> None:
+    path = tmp_path / "calibrated.hdf"
+    file = SD(str(path), SDC.WRITE | SDC.CREATE)
+    made = file.create("v", SDC.INT16, (3,))
+    made.setcal(0.5, 0.0, 10.0, 0.0, SDC.FLOAT32)
+    made[:] = np.array([10, 12, 30], dtype="i2")
+    made.endaccess()
+    file.end()
+    opened = vc.open_virtual_dataset(path).virtual.open()
+    np.testing.assert_array_equal(opened["v"], [0.0, 1.0, 10.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ MOST_CUTS = 10_000
 SMALL = 1 << 20
 #: The most chunks of one array.
 MOST_CHUNKS = 5_000_000
+#: What calibration of the SD interface stores beside the scale and the offset.
+_CALIBRATION = frozenset({"scale_factor_err", "add_offset_err", "calibrated_nt"})
 
 
 class Arrays:
@@ -74,7 +77,7 @@ class Arrays:
     def _metadata(self, dataset: DataSet, grid: ChunkGrid, codecs: tuple[Codec, ...], fill: Any) -> ArrayMetadata:
         encoding = ChunkEncoding.plain(dataset.dtype, codecs)
         return ArrayMetadata(
-            grid, dataset.dtype.newbyteorder("="), encoding, fill, dataset.dimensions, dataset.attributes
+            grid, dataset.dtype.newbyteorder("="), encoding, fill, dataset.dimensions, in_cf_terms(dataset.attributes)
         )
 
     def _missing(self, dataset: DataSet, fill: Any) -> ManifestArray:
@@ -173,6 +176,26 @@ class Arrays:
                 raise FormatError(f"the chunk at {origin} is not there", url=self._directory.reader.url)
             members.append((int(np.ravel_multi_index(origin, grid.grid_shape)), plain(self._directory, member)))
         return members
+
+
+def in_cf_terms(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return attributes in which calibration means what it means in CF, and so to xarray.
+
+    The SD interface calibrates as ``scale_factor * (stored - add_offset)``, CF as ``stored * scale_factor + add_offset``:
+    the offset is another number.
+    Calibration of the SD interface is known by what it stores beside the two: their errors and the calibrated type.
+    Source: HDF4 Reference Manual, SDsetcal.
+
+    Examples
+    --------
+    >>> calibration = {"scale_factor": 0.5, "add_offset": 10.0, "calibrated_nt": 5}
+    >>> in_cf_terms(calibration)["add_offset"]
+    -5.0
+    """
+    if not {"scale_factor", "add_offset"} <= attributes.keys() or not _CALIBRATION & attributes.keys():
+        return attributes
+    scale, offset = attributes["scale_factor"], attributes["add_offset"]
+    return {**attributes, "add_offset": -(scale * offset)} if offset else attributes
 
 
 def fill_value(dataset: DataSet) -> Any:

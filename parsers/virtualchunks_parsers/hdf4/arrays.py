@@ -181,9 +181,9 @@ class Arrays:
 def in_cf_terms(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return attributes in which calibration means what it means in CF, and so to xarray.
 
-    The SD interface calibrates as ``scale_factor * (stored - add_offset)``, CF as ``stored * scale_factor + add_offset``:
-    the offset is another number.
-    Calibration of the SD interface is known by what it stores beside the two: their errors and the calibrated type.
+    The SD interface calibrates as ``scale_factor * (stored - add_offset)``, and CF unpacks as
+    ``scale_factor * stored + add_offset``. Calibration of the SD interface is known by what it stores beside the two:
+    their errors and the calibrated type.
     Source: HDF4 Reference Manual, SDsetcal.
 
     Examples

@@ -16,7 +16,7 @@ _KERCHUNK = {
     "appending": "no",
     "notices changed sources": "no",
 }
-#: What each written form holds, for the page of formats; tests write each of these to each form.
+#: What each written form holds, for the page of formats; tests/writers/test_forms.py holds it to that.
 FORMS: dict[str, dict[str, str]] = {
     "Kerchunk JSON, `dict`": {
         "Zarr metadata": "version 2, or 3 with `zarr_format=3`",

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis
 from virtualchunks.indexing import drop_overhang
 from virtualchunks.manifest import ChunkManifest, concatenate
 from virtualchunks.metadata import MEANING, PACKING, ArrayMetadata, holds, same_value
 
+_NUMBERS = "biufc"
 _JOIN_VALUES = "to join values instead of references, name the variable in loadable_variables for all files"
 
 
@@ -47,24 +49,34 @@ def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
     if not -first.ndim <= axis < first.ndim:
         raise np.exceptions.AxisError(axis, first.ndim)
     axis %= first.ndim
-    if len(virtual) != len(arrays):
-        from virtualchunks.inline import encoded_like
-
-        _check_unpacked(virtual)
-        virtual = [
-            array if isinstance(array, ManifestArray) else encoded_like(array, first, axis, last=array is arrays[-1])
-            for array in arrays
-        ]
-    if len(virtual) == 1:
+    if len(arrays) == 1:
         return first
-    virtual = _of_one_dtype(virtual)
-    parts = [array._parts for array in virtual]
+    virtual = _of_one_dtype(virtual) if len(virtual) == len(arrays) else _in_references(arrays, axis)
+    parts: list[tuple[ArrayMetadata, ChunkManifest]] = [array._parts for array in virtual]
     _check_layouts(parts, axis)
     parts = _without_inner_overhang(parts, axis)
-    own, fill = parts[0][0], _common_fill(parts)
+    own, fill = parts[0][0].replace(encoding=_leading_encoding(parts)), _common_fill(parts)
     manifests = [_with_own_encoding(metadata, manifest, own) for metadata, manifest in parts]
     grid = own.grid.replace(axis, _joined_axis([metadata.grid.axes[axis] for metadata, _ in parts]))
     return ManifestArray._of((own.replace(grid=grid, fill_value=fill), concatenate(manifests, axis)))
+
+
+def _in_references(arrays: Sequence[Any], axis: int) -> list[ManifestArray]:
+    """Return arrays of one dtype, the values among them encoded into chunks held in memory."""
+    from virtualchunks.inline import encoded_like
+
+    _check_unpacked([array for array in arrays if isinstance(array, ManifestArray)])
+    alike = _of_one_dtype(arrays)
+    first = next(array for array in alike if isinstance(array, ManifestArray))
+    return [
+        array if isinstance(array, ManifestArray) else encoded_like(array, first, axis, last=place == len(alike) - 1)
+        for place, array in enumerate(alike)
+    ]
+
+
+def _leading_encoding(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]]) -> ChunkEncoding:
+    """Return the encoding of the first array that has chunks."""
+    return next((metadata.encoding for metadata, manifest in parts if manifest.present.any()), parts[0][0].encoding)
 
 
 def _check_unpacked(arrays: Sequence[ManifestArray]) -> None:
@@ -81,18 +93,23 @@ def _check_unpacked(arrays: Sequence[ManifestArray]) -> None:
             )
 
 
-def _of_one_dtype(arrays: list[ManifestArray]) -> list[ManifestArray]:
+def _of_one_dtype(arrays: Sequence[Any]) -> list[Any]:
     dtypes = {array.dtype: array for array in reversed(arrays)}
-    if len(dtypes) == 1:
-        return arrays
+    virtual = [array for array in arrays if isinstance(array, ManifestArray)]
+    if len(dtypes) == 1 or (len(virtual) < len(arrays) and any(dtype.kind not in _NUMBERS for dtype in dtypes)):
+        return list(arrays)
     try:
         target: np.dtype[Any] | None = np.result_type(*dtypes)
     except TypeError:
         target = None
     if target is None or not all(holds(target, dtype) for dtype in dtypes):
-        found = ", ".join(f"{dtype} from {describe(array.manifest)}" for dtype, array in dtypes.items())
+        found = ", ".join(f"{dtype} from {_origin(array)}" for dtype, array in dtypes.items())
         raise CombineError(f"no dtype holds without loss the values of {found}; {_JOIN_VALUES}")
     return [array.astype(target) for array in arrays]
+
+
+def _origin(array: Any) -> str:
+    return describe(array.manifest) if isinstance(array, ManifestArray) else "memory"
 
 
 def _check_layouts(parts: Sequence[tuple[ArrayMetadata, ChunkManifest]], axis: int) -> None:

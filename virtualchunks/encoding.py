@@ -1,7 +1,8 @@
 """Chunk encodings: how the bytes of a chunk become a block of an array.
 
-An encoding is the stored dtype with its byte order, the Zarr v3 codecs that lead from a block to bytes, and the shape
-to which the bytes decode where that is not the chunk's nominal shape. Two encodings are equal when they *decode* alike:
+An encoding is the stored dtype with its byte order, the Zarr v3 codecs that lead from a block to bytes, the shape to
+which the bytes decode where that is not the chunk's nominal shape, and the packing that lifts stored numbers to the
+array's values, if those are what the array holds. Two encodings are equal when they *decode* alike:
 compression levels do not matter, the order of bytes does.
 
 Running codecs needs zarr and lives in :mod:`virtualchunks.codecs.pipeline`; which chunk has which encoding lives in
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import ManifestError, UnsupportedFeatureError
+from virtualchunks.packing import Packing
 
 Codec = Mapping[str, Any]
 
@@ -119,6 +121,8 @@ class ChunkEncoding:
         Zarr v3 codecs in encoding order, as JSON objects, the array-to-bytes codec among them.
     shape
         Shape to which the bytes decode, of which the leading part fills the cell; ``None`` for the nominal chunk shape.
+    packing
+        How the decoded numbers become the values of the array; ``None`` where they are these values.
 
     Notes
     -----
@@ -135,6 +139,7 @@ class ChunkEncoding:
     dtype: np.dtype[Any]
     codecs: tuple[Codec, ...]
     shape: tuple[int, ...] | None = None
+    packing: Packing | None = None
 
     def __post_init__(self) -> None:
         if not self.codecs:
@@ -150,13 +155,21 @@ class ChunkEncoding:
     def decode_key(self) -> str:
         """A string that is equal for encodings that decode alike."""
         dtype = self.dtype.str if self.dtype.fields is None else repr(self.dtype.descr)
-        return json.dumps([dtype, self.shape, [_decoding_part(codec) for codec in self.codecs]], sort_keys=True)
+        parts = [dtype, self.shape, [_decoding_part(codec) for codec in self.codecs]]
+        return json.dumps([*parts, self.lift_key] if self.lift_key else parts, sort_keys=True)
+
+    @property
+    def lift_key(self) -> str:
+        """A string that is equal for encodings that lift decoded numbers alike; empty for those that do not."""
+        return "" if self.packing is None else self.packing.key
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         if not isinstance(other, ChunkEncoding):
             return NotImplemented
+        if self.lift_key != other.lift_key:
+            return False
         if self.dtype == other.dtype and self.shape == other.shape and self.codecs == other.codecs:
             return True
         return self.decode_key == other.decode_key
@@ -170,7 +183,8 @@ class ChunkEncoding:
 
     def __repr__(self) -> str:
         shape = "" if self.shape is None else f", shape={self.shape}"
-        return f"<ChunkEncoding {self.dtype.str} {' → '.join(codec['name'] for codec in self.codecs)}{shape}>"
+        lifted = "" if not self.lift_key or self.packing is None else f", {dict(self.packing.attributes)}"
+        return f"<ChunkEncoding {self.dtype.str} {' → '.join(codec['name'] for codec in self.codecs)}{shape}{lifted}>"
 
     @cached_property
     def is_uncompressed(self) -> bool:

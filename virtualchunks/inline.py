@@ -54,8 +54,9 @@ def encoded_like(values: Any, like: ManifestArray, axis: int, *, last: bool = Tr
 
 
 def _encoding_for_values(metadata: ArrayMetadata) -> ChunkEncoding:
-    if in_order(metadata.encoding.dtype, "=") == metadata.dtype and metadata.encoding.shape is None:
-        return metadata.encoding
+    own = metadata.encoding
+    if in_order(own.dtype, "=") == metadata.dtype and own.shape is None and not own.lift_key:
+        return own
     return metadata.transcoded().encoding
 
 

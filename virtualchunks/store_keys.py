@@ -164,7 +164,7 @@ class ServedArray:
     path
         Where it lies in the store.
     array
-        The array.
+        The array; packing that all of its chunks share is put back among its attributes.
     keys
         How its chunks are named.
     """
@@ -172,6 +172,9 @@ class ServedArray:
     path: str
     array: ManifestArray
     keys: ChunkKeys
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "array", self.array.as_stored())
 
     @cached_property
     def transcodes(self) -> bool:

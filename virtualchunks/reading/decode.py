@@ -1,7 +1,7 @@
 """Decoding: the bytes of one chunk to its block of the array, and to the plain bytes that stores serve instead.
 
 A chunk decodes with the encoding that its source names, to a block that may exceed its cell (files pad the chunks at
-their edges); the leading part is the cell. Codecs themselves are run in :mod:`virtualchunks.codecs.pipeline`.
+their edges); the leading part is the cell, which the packing of the encoding, if it has one, lifts to values. Codecs themselves are run in :mod:`virtualchunks.codecs.pipeline`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def decode_cell(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequenc
     if block.shape != cell:
         block = block[tuple(slice(0, length) for length in cell)]
     try:
+        if encoding.packing is not None:
+            block = encoding.packing.lift(block.astype(encoding.packing.stored, casting="safe", copy=False))
         return block.astype(metadata.dtype, casting="safe", copy=False)
     except (TypeError, ValueError, OverflowError) as error:
         raise DecodeError(f"values of dtype {block.dtype} do not become {metadata.dtype}: {error}") from error

@@ -77,7 +77,8 @@ def stored_arrays(group: ManifestGroup, target: str) -> list[StoredArray]:
 
 def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
     """Return one array as it can be written; see :func:`stored_arrays`."""
-    metadata, manifest = array.metadata, array.manifest
+    stored = array.as_stored()
+    metadata, manifest = stored.metadata, stored.manifest
     encodings = _encodings(metadata, manifest)
     if len(encodings) > 1:
         counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in encodings.items())
@@ -112,6 +113,12 @@ def _encodings(metadata: ArrayMetadata, manifest: ChunkManifest) -> dict[ChunkEn
 
 def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target: str) -> ChunkEncoding:
     """Return an encoding whose bytes decode to the array's dtype and to whole chunks."""
+    if encoding.lift_key:
+        raise UnsupportedFeatureError(
+            f"the chunks of {path!r} are packed as {encoding!r}, in a way that attributes of the whole array cannot "
+            f"state beside its dtype {metadata.dtype} and its fill value {metadata.fill_value!r}{_ADVICE}",
+            variable=path,
+        )
     if in_order(encoding.dtype, "=") != metadata.dtype:
         raise UnsupportedFeatureError(
             f"the chunks of {path!r} hold {encoding.dtype} where the array is {metadata.dtype}, and {target} converts "

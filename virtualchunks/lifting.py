@@ -1,8 +1,8 @@
 """Lifting: arrays of stored numbers as arrays of the values that their packing stands for, and back.
 
-Lifting moves the attributes of packing into the encodings of an array, which then decode to values. Chunks that are
-packed otherwise can so be joined. Where all chunks of an array are packed alike, the packing can be put back, and stores
-and writers do: the bytes are then served as they are.
+Lifting moves the attributes of packing into the encodings of an array, which then decode to values, so that chunks
+that are packed otherwise can join. Where all chunks of an array are packed alike, the packing can be put back, and
+stores and writers do that: the bytes are then served as they are.
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ class Packing:
     def __post_init__(self) -> None:
         steps = _steps(self.stored, self.attributes)
         if steps is None:
-            raise ManifestError(f"the attributes {dict(self.attributes)} do not say how numbers of {self.stored} are packed")
+            raise ManifestError(
+                f"the attributes {dict(self.attributes)} do not say how numbers of {self.stored} are packed"
+            )
         object.__setattr__(self, "_steps", steps)
 
     @classmethod

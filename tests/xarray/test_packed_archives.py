@@ -97,22 +97,27 @@ def assert_same_bits(found: xr.Dataset, expected: xr.Dataset, names=("v", "z", "
         assert one[~missing].tobytes() == other[~missing].tobytes(), name
 
 
-@pytest.mark.parametrize("combine", COMBINE)
 @pytest.mark.parametrize("drift", DRIFTS)
 @pytest.mark.filterwarnings("ignore:variable:xarray.SerializationWarning")
-def test_values_are_those_of_xarray(tmp_path, drift, combine):
+def test_values_are_those_of_xarray(tmp_path, drift):
     files = DRIFTS[drift]
     paths = [write(tmp_path / f"{number}.nc", number, *file) for number, file in enumerate(files)]
-    cube = COMBINE[combine](paths)
+    cube = vc.open_virtual_mfdataset(paths)
     expected = by_xarray(paths)
     assert cube["v"].dtype == expected["v"].dtype
     assert references_of(cube["v"]).is_heterogeneous == (drift != "packed alike")
-    for name in READ if combine == "mfdataset" else ["open"]:
-        read = READ[name]  # JSON, which Zarr's metadata is, keeps numbers but not their dtypes
+    for name, read in READ.items():  # JSON, which Zarr's metadata is, keeps numbers but not their dtypes
         assert_same_bits(read(cube), expected, ["v"] if name == "store" else ["v", "z", "s"])
     for name in ("scale_factor", "add_offset", "_FillValue", "_Unsigned"):
         assert name not in cube["v"].attrs
         np.testing.assert_equal(cube["v"].encoding.get(name), files[0][1].get(name))
+
+
+@pytest.mark.parametrize("combine", COMBINE)
+@pytest.mark.parametrize("drift", ["scale", "one file packed", "big-endian", "integers, one file with a fill value"])
+def test_however_they_are_combined(tmp_path, drift, combine):
+    paths = [write(tmp_path / f"{number}.nc", number, *file) for number, file in enumerate(DRIFTS[drift])]
+    assert_same_bits(COMBINE[combine](paths).virtual.open(), by_xarray(paths))
 
 
 @pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])

@@ -179,10 +179,13 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         chunks
             As for :func:`xarray.open_dataset`: ``{}`` for dask arrays in the stored chunks.
         decode_times, mask_and_scale
-            As for :func:`xarray.open_dataset`.
+            As for :func:`xarray.open_dataset`. ``mask_and_scale=False`` gives stored numbers, which have one meaning
+            only where all chunks of a variable are packed alike.
 
         Raises
         ------
+        UnsupportedFeatureError
+            If stored numbers are asked for, and a variable is packed in several ways.
         NotGrantedError
             If an object was not opened by name in this process, and no registry is given.
         DecodeError

@@ -1,7 +1,7 @@
 """Virtual Datasets: a ManifestGroup as an xarray Dataset, references in most variables and values in a few.
 
-Coordinates follow CF as :func:`xarray.decode_cf` reads it. What stays virtual keeps its attributes as the file has
-them; what is loaded is decoded by xarray itself.
+Coordinates follow CF as :func:`xarray.decode_cf` reads it. What stays virtual is unpacked when it is read, its packing
+in the encoding meanwhile, as xarray has it; what is loaded is decoded by xarray itself.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         """
         metadata, manifest = as_stored(self._parts)
         own, grid, ids = metadata.encoding, metadata.grid, manifest.sources.encoding_ids
-        if in_order(own.dtype, "=") != metadata.dtype or own.lift_key:
+        if in_order(own.dtype, "=") != metadata.dtype or own.lift_key or own.start is not None:
             return True
         if own.shape is not None and not (grid.is_regular and own.shape == grid.chunk_shape):
             return True

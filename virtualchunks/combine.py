@@ -1,8 +1,8 @@
 """Concatenation: when arrays of references can become one array, and what it then is.
 
 Arrays are joined along one axis. Their chunks stay what they are, so the joined axis is regular where it can be and
-rectilinear otherwise. Chunks that decode in another way than the first array's keep their own encoding, which makes the
-result heterogeneous. What would change the meaning of a value, silently, raises.
+rectilinear otherwise; along the others, chunks of several lengths are cut finer. Chunks that decode in another way than
+the first array's keep their own encoding, which makes the result heterogeneous. What would change the meaning of a value, silently, raises.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from virtualchunks.grid import Axis
 from virtualchunks.indexing import drop_overhang
 from virtualchunks.manifest import ChunkManifest, concatenate
 from virtualchunks.metadata import MEANING, PACKING, ArrayMetadata, holds, same_value
+from virtualchunks.refining import on_one_grid
 
 _NUMBERS = "biufc"
 _JOIN_VALUES = "to join values instead of references, name the variable in loadable_variables for all files"
@@ -38,7 +39,7 @@ def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
     Raises
     ------
     CombineError
-        If the arrays differ in the shape or the chunks of another axis, in a fill value that both need, or in an
+        If the arrays differ in the length of another axis, in a fill value that both need, or in an
         attribute that changes what values mean; or if NumPy arrays are to join packed ones. The message names the
         sources.
     """
@@ -54,6 +55,7 @@ def concatenate_arrays(arrays: Sequence[Any], axis: int = 0) -> ManifestArray:
     virtual = _of_one_dtype(virtual) if len(virtual) == len(arrays) else _in_references(arrays, axis)
     parts: list[tuple[ArrayMetadata, ChunkManifest]] = [array._parts for array in virtual]
     _check_layouts(parts, axis)
+    parts = on_one_grid(parts, axis)
     parts = _without_inner_overhang(parts, axis)
     own, fill = parts[0][0].replace(encoding=_leading_encoding(parts)), _common_fill(parts)
     manifests = [_with_own_encoding(metadata, manifest, own) for metadata, manifest in parts]
@@ -130,12 +132,9 @@ def _difference(first: ArrayMetadata, other: ArrayMetadata, axis: int) -> str | 
     ours, others = first.grid.axes, other.grid.axes
     if len(ours) != len(others):
         return f"the arrays have {len(ours)} and {len(others)} dimensions"
-    if ours[:axis] != others[:axis] or ours[axis + 1 :] != others[axis + 1 :]:
-        for number, (mine, theirs) in enumerate(zip(ours, others, strict=True)):
-            if number != axis and mine.size != theirs.size:
-                return f"their sizes along axis {number} differ: {mine.size} and {theirs.size}"
-            if number != axis and not np.array_equal(mine.nominal, theirs.nominal):
-                return f"their chunks along axis {number} differ: {_chunks(mine)} and {_chunks(theirs)}"
+    for number, (mine, theirs) in enumerate(zip(ours, others, strict=True)):
+        if number != axis and mine.size != theirs.size:
+            return f"their sizes along axis {number} differ: {mine.size} and {theirs.size}"
     if first.attributes == other.attributes:
         return None
     for name in MEANING:
@@ -146,10 +145,6 @@ def _difference(first: ArrayMetadata, other: ArrayMetadata, axis: int) -> str | 
                 "two things"
             )
     return None
-
-
-def _chunks(axis: Axis) -> str:
-    return f"chunks of {axis.chunk}" if axis.chunk is not None else f"edges {axis.to_json()}"
 
 
 def describe(manifest: ChunkManifest) -> str:

@@ -182,6 +182,12 @@ class ServedArray:
         return self.array.is_heterogeneous
 
     @cached_property
+    def shares_blocks(self) -> bool:
+        """Whether one block of decoded values may be several chunks."""
+        every = (self.array.metadata.encoding, *self.array.manifest.sources.encodings)
+        return any(encoding.start is not None for encoding in every)
+
+    @cached_property
     def metadata(self) -> ArrayMetadata:
         """The metadata that the served bytes have."""
         return self.array.metadata.transcoded() if self.transcodes else self.array.metadata

@@ -127,7 +127,7 @@ def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target
         )
     if encoding.shape is None:
         return encoding
-    if metadata.grid.is_regular and metadata.grid.chunk_shape == encoding.shape:
+    if metadata.grid.is_regular and metadata.grid.chunk_shape == encoding.shape and encoding.start is None:
         return replace(encoding, shape=None)
     raise UnsupportedFeatureError(
         f"the chunks of {path!r} decode to the shape {encoding.shape}, which is not that of the array's chunks, and "

@@ -1,0 +1,108 @@
+"""Refining: arrays of different chunk shapes on one grid, so that they can be joined.
+
+The common grid has an edge wherever one of the arrays has one. A chunk that is cut by such an edge becomes several
+chunks of the finer grid, which all point at the same bytes: each has an encoding that says where in the decoded block
+it begins. Uncompressed bytes are cut themselves. There are as many such encodings as there are places in a chunk where
+an edge can fall, however many chunks there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.grid import Axis, IntArray
+from virtualchunks.indexing import Parts, Pieces, cut_records, is_cuttable, recode
+from virtualchunks.manifest import ChunkManifest
+
+
+def on_one_grid(parts: Sequence[Parts], joined: int) -> list[Parts]:
+    """Return arrays that are cut alike along every axis but one; axes of different lengths are left alone.
+
+    Parameters
+    ----------
+    parts
+        Metadata and manifests, of one number of dimensions.
+    joined
+        The axis along which they will be joined.
+    """
+    refined = list(parts)
+    for number in range(parts[0][0].ndim):
+        axes = [metadata.grid.axes[number] for metadata, _ in refined]
+        first = axes[0]
+        if number == joined or all(axis is first or axis == first for axis in axes):
+            continue
+        if all(axis.size == first.size for axis in axes):
+            common = _common_axis(axes)
+            refined = [_refined(pair, number, common) for pair in refined]
+    return refined
+
+
+def _common_axis(axes: Sequence[Axis]) -> Axis:
+    """Return the axis that has the edges of all of them, regular where that is possible."""
+    size = axes[0].size
+    if not size:
+        return axes[0]
+    starts = np.unique(np.concatenate([axis.starts for axis in axes]))
+    cells = np.diff([*starts.tolist(), size])
+    longest = int(cells[0])
+    if bool((cells[:-1] == longest).all()) and cells[-1] <= longest:
+        return Axis(size, chunk=longest)
+    return Axis.from_edges(cells.tolist())
+
+
+def _refined(parts: Parts, axis: int, target: Axis) -> Parts:
+    metadata, manifest = parts
+    old = metadata.grid.axes[axis]
+    raised = metadata.replace(grid=metadata.grid.replace(axis, target))
+    if np.array_equal(old.nominal, target.nominal):
+        return raised, manifest
+    chunk = np.searchsorted(old.starts, target.starts, side="right") - 1
+    first = target.starts - old.starts[chunk]
+    records = np.take(manifest.records, chunk, axis=axis)
+    length = old.nominal[chunk]
+    if is_cuttable(parts, axis):
+        length = np.where(length - first >= target.nominal, target.nominal, target.cells)
+        records = cut_records(parts, axis, Pieces(chunk, first, target.cells), records, length)
+        first = np.zeros_like(first)
+    taken = ChunkManifest._trusted(records, manifest.sources)
+    changed = (first != 0) | (length != target.nominal)
+    return raised, _windows(parts, taken, axis, np.where(changed, length, 0), first)
+
+
+def _windows(parts: Parts, taken: ChunkManifest, axis: int, length: IntArray, first: IntArray) -> ChunkManifest:
+    """Give chunks encodings that say where in the block they begin; those with the length 0 keep theirs.
+
+    Parameters
+    ----------
+    parts
+        The array before it was refined.
+    taken
+        The manifest of the refined array.
+    axis
+        The axis that was refined.
+    length, first
+        For each chunk along it, the length of the block that its bytes decode to, and where in it the chunk begins.
+    """
+    metadata, _ = parts
+    lengths = [other.nominal for other in metadata.grid.axes]
+    lengths[axis] = length
+    distinct = [np.unique(along[along > 0]).tolist() for along in lengths]
+    for begin in np.unique(first[length > 0]).tolist():
+        for shape in itertools.product(*distinct):
+            where: npt.NDArray[np.bool_] = taken.present
+            for number, (along, size) in enumerate(zip(lengths, shape, strict=True)):
+                chosen = (along == size) & (first == begin) if number == axis else along == size
+                where = where & chosen.reshape(-1, *[1] * (metadata.ndim - number - 1))
+            if where.any():
+                taken = recode(taken, where, metadata.encoding, partial(_window, axis=axis, first=begin, shape=shape))
+    return taken
+
+
+def _window(encoding: ChunkEncoding, *, axis: int, first: int, shape: tuple[int, ...]) -> ChunkEncoding:
+    return encoding.windowed(axis, first, shape)

@@ -2,7 +2,8 @@
 
 Arrays are joined along one axis. Their chunks stay what they are, so the joined axis is regular where it can be and
 rectilinear otherwise; along the others, chunks of several lengths are cut finer. Chunks that decode in another way than
-the first array's keep their own encoding, which makes the result heterogeneous. What would change the meaning of a value, silently, raises.
+the first array's keep their own encoding, which makes the result heterogeneous. What would change the meaning of a
+value, silently, raises.
 """
 
 from __future__ import annotations

@@ -43,6 +43,26 @@ def on_one_grid(parts: Sequence[Parts], joined: int) -> list[Parts]:
     return refined
 
 
+def cut_at(parts: Parts, axis: int, places: IntArray) -> Parts:
+    """Return the array with chunks that also end at some places along an axis.
+
+    Parameters
+    ----------
+    parts
+        Metadata and manifest.
+    axis
+        The axis.
+    places
+        Indices of elements before which a chunk shall end.
+    """
+    old = parts[0].grid.axes[axis]
+    starts = np.union1d(old.starts, places[(places > 0) & (places < old.size)]).astype(np.int64)
+    if len(starts) == old.count:
+        return parts
+    edges = np.diff([*starts.tolist(), old.size + old.overhang])
+    return _refined(parts, axis, Axis.from_edges(edges.tolist(), old.size))
+
+
 def _common_axis(axes: Sequence[Axis]) -> Axis:
     """Return the axis that has the edges of all of them, regular where that is possible."""
     size = axes[0].size

@@ -1,8 +1,8 @@
 """Decoding: the bytes of one chunk to its block of the array, and to the plain bytes that stores serve instead.
 
 A chunk decodes with the encoding that its source names, to a block that may exceed its cell (files pad the chunks at
-their edges, and one chunk may be several cells of a finer grid); a part of it is the cell, which the packing of the encoding, if it has one, lifts to values. Codecs
-themselves are run in :mod:`virtualchunks.codecs.pipeline`.
+their edges, and one block may be several cells of a finer grid); a part of it is the cell, which the packing of the
+encoding, if it has one, lifts to values. Codecs themselves are run in :mod:`virtualchunks.codecs.pipeline`.
 """
 
 from __future__ import annotations

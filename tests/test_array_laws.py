@@ -317,6 +317,16 @@ def test_values_join_as_chunks_in_memory():
             np.concatenate([array, np.zeros(2, "i8")])
 
 
+def test_grids_with_hardly_an_edge_in_common_are_refused():
+    shapes = [(1, 1, 20_000), (1, 20_000, 1)]
+    arrays = [
+        vc.ManifestArray(vc.ArrayMetadata.build(shape=(1, 20_000, 20_000), chunks=chunks, dtype="<i2"), {})
+        for chunks in shapes
+    ]
+    with pytest.raises(CombineError, match=r"would have \[1, 20000, 20000\] chunks.*loadable_variables"):
+        np.concatenate(arrays)
+
+
 def test_dtypes_promote_without_loss_and_convert_no_further():
     short = vc.ManifestArray(
         vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i2"),

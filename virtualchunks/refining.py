@@ -9,6 +9,7 @@ an edge can fall, however many chunks there are.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,9 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.encoding import ChunkEncoding
+from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis, IntArray
 from virtualchunks.indexing import Parts, Pieces, cut_records, is_cuttable, recode
 from virtualchunks.manifest import ChunkManifest
+
+#: Chunks that a refined array may have in any case, and for each of the chunks that it had.
+MOST_CHUNKS, MOST_PIECES = 10_000_000, 64
 
 
 def on_one_grid(parts: Sequence[Parts], joined: int) -> list[Parts]:
@@ -30,17 +35,35 @@ def on_one_grid(parts: Sequence[Parts], joined: int) -> list[Parts]:
         Metadata and manifests, of one number of dimensions.
     joined
         The axis along which they will be joined.
+
+    Raises
+    ------
+    CombineError
+        If the common grid would have a multitude of chunks, of which the arrays have few.
     """
-    refined = list(parts)
-    for number in range(parts[0][0].ndim):
-        axes = [metadata.grid.axes[number] for metadata, _ in refined]
-        first = axes[0]
-        if number == joined or all(axis is first or axis == first for axis in axes):
+    first = parts[0][0].grid.axes
+    common: dict[int, Axis] = {}
+    for number, one in enumerate(first):
+        axes = [metadata.grid.axes[number] for metadata, _ in parts]
+        if number == joined or all(axis is one or axis == one for axis in axes):
             continue
-        if all(axis.size == first.size for axis in axes):
-            common = _common_axis(axes)
-            refined = [_refined(pair, number, common) for pair in refined]
-    return refined
+        if all(axis.size == one.size for axis in axes):
+            common[number] = _common_axis(axes)
+    return [_on_grid(pair, common) for pair in parts] if common else list(parts)
+
+
+def _on_grid(parts: Parts, common: dict[int, Axis]) -> Parts:
+    metadata, manifest = parts
+    counts = [common.get(number, axis).count for number, axis in enumerate(metadata.grid.axes)]
+    if math.prod(counts) > max(MOST_CHUNKS, MOST_PIECES * manifest.records.size):
+        raise CombineError(
+            f"the arrays are cut so differently that a grid with the edges of all of them would have {counts} chunks: "
+            "to join values instead of references, name the variable in loadable_variables for all files",
+            url=next(manifest.iter_nonempty_paths(), None),
+        )
+    for number, axis in common.items():
+        parts = _refined(parts, number, axis)
+    return parts if parts[1] is manifest else (parts[0], parts[1].compact())
 
 
 def cut_at(parts: Parts, axis: int, places: IntArray) -> Parts:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import virtualchunks as vc
 from virtualchunks.errors import ChunkIndexError, CombineError, UnsupportedFeatureError, VirtualArrayError
+from virtualchunks.reading.values import read_values
 from virtualchunks.testing import addresses, manifest_arrays
 
 lenient = settings(max_examples=150, deadline=None)
@@ -296,8 +297,15 @@ def test_what_would_change_values_silently_is_refused_by_name():
             np.concatenate([build(attributes={name: value}) for value in values])
     same_nan = [build(attributes={"_FillValue": float("nan")}) for _ in range(2)]
     assert np.concatenate(same_nan).shape == (12,)
+    filled = np.concatenate([build().with_fill_value_only(1.0), build().with_fill_value_only(2.0)])
+    assert read_values(filled, vc.ObjectStoreRegistry()).tolist() == [1.0] * 6 + [2.0] * 6
+    assert filled.manifest.nbytes < 500
+    keep = np.array([True] * 3 + [False] * 3)
+    again = np.where(keep, build().with_fill_value_only(1.0), np.float32(4.0))
+    assert read_values(again, vc.ObjectStoreRegistry()).tolist() == [1.0] * 3 + [4.0] * 3
+    texts = [vc.ArrayMetadata.build(shape=(1,), chunks=(1,), dtype="S1", fill_value=text) for text in (b"a", b"b")]
     with pytest.raises(CombineError, match="missing chunks read as"):
-        np.concatenate([build().with_fill_value_only(1.0), build().with_fill_value_only(2.0)])
+        np.concatenate([vc.ManifestArray(text, {}) for text in texts])
     assert np.concatenate([build(), build(fill_value=3.0).with_fill_value_only()]).metadata.fill_value == 3.0
 
 

@@ -62,6 +62,21 @@ def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool =
         eccodes.codes_release(handle)
 
 
+def fused(*messages: bytes) -> bytes:
+    """One message of several fields, whose later fields share the sections of the first."""
+    sections = []
+    for data in messages:
+        at, found = 16, dict[int, bytes]()
+        while data[at : at + 4] != b"7777":
+            length, number = int.from_bytes(data[at : at + 4], "big"), data[at + 4]
+            found[number] = data[at : at + length]
+            at += length
+        sections.append(found)
+    shared = [sections[0][number] for number in (1, 3)]
+    body = b"".join([*shared, *(found[number] for found in sections for number in (4, 5, 6, 7)), b"7777"])
+    return messages[0][:8] + (16 + len(body)).to_bytes(8, "big") + body
+
+
 def write(path: Path, messages: Iterable[bytes]) -> Path:
     """Write messages to a file."""
     path.write_bytes(b"".join(messages))

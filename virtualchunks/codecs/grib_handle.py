@@ -131,7 +131,7 @@ def with_keys(message: bytes, keys: Mapping[str, Any]) -> bytes:
     message
         All bytes of a message.
     keys
-        What to set, in order.
+        What to set, in order; ``None`` for a missing value.
 
     Raises
     ------
@@ -142,7 +142,10 @@ def with_keys(message: bytes, keys: Mapping[str, Any]) -> bytes:
     handle = module.codes_new_from_message(message)
     try:
         for name, value in keys.items():
-            module.codes_set(handle, name, value)
+            if value is None:
+                module.codes_set_missing(handle, name)
+            else:
+                module.codes_set(handle, name, value)
         changed: bytes = module.codes_get_message(handle)
     except module.CodesInternalError as error:
         raise UnsupportedFeatureError(f"ecCodes does not set {name} to {value!r} in these headers: {error}") from error

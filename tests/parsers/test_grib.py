@@ -433,21 +433,44 @@ class TestOpening:
         ]
         return [write(tmp_path / f"{day}.grib2", messages) for day, messages in enumerate(days)]
 
+    def test_coordinates_are_loaded_without_being_asked_for(self, paths):
+        found = vc.open_virtual_dataset(paths[0])
+        expected = cfgrib_dataset(paths[0])
+        assert set(found.coords) == set(expected.coords)
+        for name in expected.coords:
+            xr.testing.assert_equal(found[name].variable, expected[name].variable)
+        assert isinstance(found["t"].data, vc.ManifestArray)
+
     def test_files_of_a_time_each_concatenate(self, paths):
-        coordinates = ["time", "valid_time", "step", "isobaricInhPa", "latitude", "longitude"]
-        opened = [
-            vc.open_virtual_dataset(str(path), parser=GRIBParser(), loadable_variables=coordinates) for path in paths
+        found = vc.open_virtual_mfdataset(paths, combine="nested", concat_dim="time")
+        expected = xr.concat([cfgrib_dataset(path) for path in paths], "time", coords="minimal", compat="override")
+        assert found["t"].data.manifest.present.all()
+        xr.testing.assert_equal(found.virtual.open().load(), expected)
+
+    def test_files_of_a_time_each_find_their_order(self, paths):
+        found = vc.open_virtual_mfdataset(paths[::-1], preprocess=lambda one: one.expand_dims("time"))
+        expected = xr.concat([cfgrib_dataset(path) for path in paths], "time", coords="minimal", compat="override")
+        xr.testing.assert_equal(found.virtual.open()["t"].load(), expected["t"])
+
+    def test_files_of_several_times_combine_by_coordinates(self, tmp_path):
+        made = [
+            message("regular_ll_pl_grib2", seed=date, dataDate=20240100 + date, paramId=130, level=500)
+            for date in (1, 2, 3, 4)
         ]
-        found = xr.concat(opened, dim="time", coords="minimal", compat="override", join="override")
-        assert found["t"].dims == ("time", "isobaricInhPa", "latitude", "longitude")
-        parts = [cfgrib_dataset(path)["t"] for path in paths]
-        expected = xr.concat(parts, dim="time", coords="minimal", compat="override")
-        array = found["t"].data
-        assert array.manifest.present.all()
-        registry = ObjectStoreRegistry()
-        for path in paths:
-            registry = registry.grant(path.as_uri())
-        np.testing.assert_array_equal(read_values(array, registry), expected.values)
+        paths = [write(tmp_path / f"{n}.grib2", made[n : n + 2]) for n in (0, 2)]
+        found = vc.open_virtual_mfdataset(paths[::-1])
+        expected = xr.combine_by_coords([cfgrib_dataset(path) for path in paths], combine_attrs="drop")
+        xr.testing.assert_equal(found.virtual.open().load(), expected)
+
+    def test_coordinates_of_projected_grids_stay_references(self, tmp_path):
+        paths = [
+            write(tmp_path / f"{date}.grib2", [message("rotated_ll_pl_grib2", seed=date, dataDate=20240100 + date)])
+            for date in (1, 2)
+        ]
+        found = vc.open_virtual_mfdataset(paths, combine="nested", concat_dim="time")
+        assert found["latitude"].dims == ("y", "x")
+        expected = xr.concat([cfgrib_dataset(path) for path in paths], "time", coords="minimal", compat="override")
+        xr.testing.assert_equal(found.virtual.open().load(), expected)
 
     def test_stores_are_read_by_zarr(self, paths):
         registry = ObjectStoreRegistry().grant(paths[0].as_uri())

@@ -200,12 +200,20 @@ def both(range_server, url, registry, **options):
 class TestInventories:
     """What wgrib2 and NOAA write: by the index comes out what comes out by the headers, attributes and all."""
 
-    @pytest.mark.parametrize("fields", [UNDERSTOOD, UNDERSTOOD[::-1], MEMBERS])
-    def test_two_requests_are_enough_where_all_words_are_known(self, range_server, fields):
+    @pytest.mark.parametrize(("fields", "needed"), [(UNDERSTOOD, 2), (UNDERSTOOD[::-1], 3), (MEMBERS, 2)])
+    def test_three_requests_are_enough_where_all_words_are_known(self, range_server, fields, needed):
         url, registry = published(range_server, fields)
         expected, found, requests = both(range_server, url, registry, index=f"{url}.idx")
         assert found == expected
-        assert requests == 2
+        assert requests == needed
+
+    @pytest.mark.parametrize("value", [0, 1, 255])
+    def test_what_stands_for_a_value_where_there_is_none_is_read_once(self, range_server, value):
+        plain = [(text, {**keys, "scaledValueOfFirstFixedSurface": value}) for text, keys in UNDERSTOOD[9:11]]
+        url, registry = published(range_server, [*plain, *UNDERSTOOD[:3]])
+        expected, found, requests = both(range_server, url, registry, index=f"{url}.idx")
+        assert found == expected
+        assert requests == 3
 
     @pytest.mark.parametrize("fields", [(*MEMBERS, *UNDERSTOOD), (*UNDERSTOOD, *MEMBERS)])
     def test_members_do_not_serve_for_fields_that_are_none(self, range_server, fields):

@@ -81,6 +81,7 @@ class _Index:
         self._template = self._headers_of(last)
         with opened(self._template.content) as keys:
             self._vocabulary = Vocabulary(keys.get("centre", int))
+            self._vocabulary.learn(last.words, keys)
 
     def headers(self) -> list[Headers]:
         wanted = self._wanted()
@@ -93,7 +94,7 @@ class _Index:
 
     def _wanted(self) -> list[Entry]:
         """Entries whose headers are to be read: one for each word that is unknown, and all that do not say enough."""
-        met: set[tuple[int, str]] = set()
+        met: set[str] = set()
         wanted = []
         for entry in self._entries:
             new = self._vocabulary.unknown(entry.words) - met

@@ -2,13 +2,14 @@
 
 A word is translated only where it has one meaning. ``0.995 sigma level`` does not say how the file writes 0.995 as an
 integer with a scale, and ``SOILW`` is two codes; such words are learned from the headers of the first field that they
-describe (:class:`Vocabulary`).
+describe (:class:`Vocabulary`). What stands for the value of a surface that has none, 0 or 1 or nothing, is learned from
+the first such surface.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -88,15 +89,13 @@ _CONTROLS = {"hi-res ctl": 0, "low-res ctl": 1}
 
 
 def level_keys(text: str) -> Made | None:
-    """Return the keys of a level, or ``None`` where they do not follow from the text.
+    """Return the keys of a level with a value, or ``None`` where they do not follow from the text.
 
     Examples
     --------
     >>> level_keys("850 mb")["scaledValueOfFirstFixedSurface"], level_keys("0.995 sigma level")
     (85000, None)
     """
-    if text in SURFACES:
-        return _surfaces(SURFACES[text], 0, None)
     found = _VALUE.fullmatch(text)
     if found is None or found["unit"] not in VALUED:
         return None
@@ -203,24 +202,45 @@ class Vocabulary:
     """
 
     def __init__(self, centre: int | None) -> None:
-        known: tuple[Callable[[str], Made | None], ...] = (lambda text: parameter_keys(text, centre), level_keys)
-        self._known = known
-        self._learned: tuple[dict[str, Made], ...] = ({}, {})
+        self._centre = centre
+        self._parameters: dict[str, Made] = {}
+        self._levels: dict[str, Made] = {}
+        self._plain: Made | None = None
 
-    def unknown(self, words: Sequence[str]) -> set[tuple[int, str]]:
-        """Return those of a parameter and a level that mean nothing yet."""
-        return {(place, word) for place, word in enumerate(words) if self._keys(place, word) is None}
+    def unknown(self, words: Sequence[str]) -> set[str]:
+        """Return which of a parameter and a level mean nothing yet."""
+        if not words:
+            return set()
+        parameter, level = words
+        return {
+            *(() if self._parameter(parameter) is not None else (f"parameter {parameter}",)),
+            *(() if self._level(level) is not None else ("plain surface" if level in SURFACES else f"level {level}",)),
+        }
 
     def keys(self, words: Sequence[str]) -> Made:
         """Return the keys of a parameter and a level, none of them unknown."""
-        made = [self._keys(place, word) or {} for place, word in enumerate(words)]
-        return {key: value for keys in made for key, value in keys.items()}
+        return {**(self._parameter(words[0]) or {}), **(self._level(words[1]) or {})} if words else {}
 
     def learn(self, words: Sequence[str], headers: Keys) -> None:
         """Take from the headers of a field what those of its words mean that are unknown."""
-        for place, word in self.unknown(words):
-            names = (PARAMETER_KEYS, LEVEL_KEYS)[place]
-            self._learned[place][word] = {name: headers.get(name, int) for name in names}
+        if not words:
+            return
+        parameter, level = words
+        if self._parameter(parameter) is None:
+            self._parameters[parameter] = _values(headers, PARAMETER_KEYS)
+        if self._level(level) is None and level in SURFACES:
+            self._plain = _values(headers, LEVEL_KEYS[1:])
+        elif self._level(level) is None:
+            self._levels[level] = _values(headers, LEVEL_KEYS)
 
-    def _keys(self, place: int, word: str) -> Made | None:
-        return self._learned[place].get(word) or self._known[place](word)
+    def _parameter(self, text: str) -> Made | None:
+        return self._parameters.get(text) or parameter_keys(text, self._centre)
+
+    def _level(self, text: str) -> Made | None:
+        if text in SURFACES:
+            return None if self._plain is None else {LEVEL_KEYS[0]: SURFACES[text], **self._plain}
+        return self._levels.get(text) or level_keys(text)
+
+
+def _values(headers: Keys, names: Sequence[str]) -> Made:
+    return {name: headers.get(name, int) for name in names}

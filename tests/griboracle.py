@@ -62,6 +62,59 @@ def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool =
         eccodes.codes_release(handle)
 
 
+_PLANE = {"Nx": 5, "Ny": 4, "DxInMetres": 50_000, "DyInMetres": 50_000}
+_CORNER = {"latitudeOfFirstGridPointInDegrees": 30.0, "longitudeOfFirstGridPointInDegrees": 50.0}
+#: Grids of edition 2 that no sample of ecCodes has: what sets them, and how many points they then have.
+GRIDS: dict[str, tuple[dict[str, Any], int]] = {
+    "lambert": (
+        {**_PLANE, **_CORNER, "LaDInDegrees": 40, "LoVInDegrees": 60, "Latin1InDegrees": 40, "Latin2InDegrees": 40},
+        20,
+    ),
+    "mercator": (
+        {
+            "Ni": 5,
+            "Nj": 4,
+            "DiInMetres": 100_000,
+            "DjInMetres": 100_000,
+            "LaDInDegrees": 20,
+            **_CORNER,
+            "latitudeOfLastGridPointInDegrees": 32.6,
+            "longitudeOfLastGridPointInDegrees": 53.8,
+        },
+        20,
+    ),
+    "lambert_azimuthal_equal_area": (
+        {**_PLANE, **_CORNER, "standardParallelInDegrees": 50, "centralLongitudeInDegrees": 60},
+        20,
+    ),
+    "healpix": ({"Nside": 2, "orderingConvention": "ring", "longitudeOfFirstGridPointInDegrees": 45}, 48),
+    "unstructured_grid": ({"numberOfGridUsed": 26, "numberOfGridInReference": 1}, 30),
+}
+
+
+def gridded(kind: str, seed: int = 0) -> bytes:
+    """One message on a grid of :data:`GRIDS`."""
+    keys, count = GRIDS[kind]
+    handle = eccodes.codes_grib_new_from_samples("GRIB2")
+    try:
+        for name, value in {"gridType": kind, **keys, "numberOfDataPoints": count, "numberOfValues": count}.items():
+            eccodes.codes_set(handle, name, value)
+        eccodes.codes_set_values(handle, np.random.default_rng(seed).normal(280, 10, count))
+        made: bytes = eccodes.codes_get_message(handle)
+        return made
+    finally:
+        eccodes.codes_release(handle)
+
+
+def points_of(data: bytes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Latitudes and longitudes of the grid points of one message, in its order."""
+    handle = eccodes.codes_new_from_message(data)
+    try:
+        return eccodes.codes_get_array(handle, "latitudes"), eccodes.codes_get_array(handle, "longitudes")
+    finally:
+        eccodes.codes_release(handle)
+
+
 def fused(*messages: bytes) -> bytes:
     """One message of several fields, whose later fields share the sections of the first."""
     sections = []

@@ -36,7 +36,9 @@ GRID = {
 }
 
 
-def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool = False, **keys: Any) -> bytes:
+def message(
+    sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool = False, scaled: float = 1.0, **keys: Any
+) -> bytes:
     """One message: a sample of ecCodes with keys set in order, and with values drawn for its grid."""
     handle = eccodes.codes_grib_new_from_samples(sample)
     try:
@@ -50,7 +52,7 @@ def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool =
                 eccodes.codes_set(handle, "numberOfDataPoints", points)
                 eccodes.codes_set(handle, "numberOfValues", points)
             count = eccodes.codes_get_size(handle, "values")
-            values = np.random.default_rng(seed).normal(280, 10, count)
+            values = np.random.default_rng(seed).normal(280, 10, count) * scaled
             if missing:
                 eccodes.codes_set(handle, "bitmapPresent", 1)
                 eccodes.codes_set(handle, "missingValue", 1e30)

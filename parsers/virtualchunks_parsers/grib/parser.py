@@ -95,11 +95,14 @@ class GRIBParser(FileParser):
         "regular, Gaussian, rotated and projected grids as two dimensions; reduced, HEALPix, unstructured and spectral "
         "fields as one",
         "hypercubes over number, time, step, level, wave direction and frequency, under cfgrib's names",
+        "`.idx` and `.index` files in place of the headers, with `index=`; they are held against the file",
     )
     refuses: ClassVar[tuple[str, ...]] = (
         "two messages with the same headers for one cell, unless on_duplicate chooses",
         "spherical harmonics that are not truncated to a triangle",
         "reference times that no calendar knows",
+        "indexes of another version of the file",
+        "files with damaged headers; damaged values are met by ecCodes when they are read, and can end the process",
     )
 
     filter_by_keys: Mapping[str, Any] = field(default_factory=dict)

@@ -95,7 +95,7 @@ class Keys:
         count, first = self.get("N", int), self.get("latitudeOfFirstGridPointInDegrees", float)
         if count is None or first is None or not 0 < count <= MOST_PARALLELS:
             return False
-        northernmost = float(np.max(self._eccodes.codes_get_gaussian_latitudes(count)))
+        northernmost = max(self._eccodes.codes_get_gaussian_latitudes(count))
         return bool(first < northernmost + (1e-3 if self.get("edition", int) == 1 else 1e-6))
 
     def size(self, name: str) -> int:

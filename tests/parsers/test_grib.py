@@ -190,6 +190,15 @@ def test_dropped_variables_are_left_out(tmp_path):
     assert "u" not in parse(path, drop_variables="u")[0].arrays
 
 
+@pytest.mark.parametrize("path", ["/heightAboveGround_instant", "t2m", "/heightAboveGround_instant/{leaf}"])
+def test_groups_and_variables_are_dropped_by_path(tmp_path, path):
+    file = write(tmp_path / "a.grib2", [*levels(), *members()])
+    leaf = next(iter(parse(file)[0].groups["heightAboveGround_instant"].groups))
+    tree, _ = parse(file, drop_variables=[path.format(leaf=leaf)])
+    assert set(tree.groups) == {"isobaricInhPa_instant"}
+    assert set(tree.arrays) >= {"t", "u"}
+
+
 @pytest.mark.parametrize(
     "junk", [b"\r\r\n001\r\r\nHHXX01 KWBC 010000\r\r\n", b"\0" * 100_000, b"x GRIB" + bytes(20), b"GRI"]
 )

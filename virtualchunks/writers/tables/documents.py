@@ -114,7 +114,7 @@ class Template:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"the metadata of the table is no JSON: {error}") from error
         version = document.get("version") if isinstance(document, Mapping) else None
         if version != VERSION:

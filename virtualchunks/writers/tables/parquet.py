@@ -224,7 +224,7 @@ def _read(
 ) -> ManifestGroup:
     pa = pyarrow()
     try:
-        file = _parquet().ParquetFile(pa.PythonFile(reader, "r"), read_dictionary=[ARRAY, "kind", "path", "etag", "version"])
+        file = _parquet().ParquetFile(pa.PythonFile(reader, "r"))
         carried = file.schema_arrow.metadata or {}
         if template is None and KEY.encode() not in carried:
             raise FormatError(
@@ -235,10 +235,12 @@ def _read(
             )
         own = Template.from_json(carried[KEY.encode()]) if template is None else Template.of(template)
         kept = own if wanted is None else Template(_pruned(own.root, wanted, ""), own.encodings)
-        return tree_of(_rows(file, kept, own), kept)
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, VirtualChunksError):
-            raise
+        table = _rows(file, kept, own)
+        table.validate(full=True)
+        return tree_of(table, kept)
+    except VirtualChunksError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise FormatError(f"{url} is no Parquet file of references, or is damaged: {error}", url=url) from error
 
 

@@ -1,0 +1,28 @@
+"""Tables give back what was put into them: the shared suite, for each place a table can be kept in."""
+
+from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.testing.forms import PREFIX, FormTests
+from virtualchunks.writers.tables import from_arrow, from_parquet, to_arrow, to_parquet
+
+REGISTRY = ObjectStoreRegistry({PREFIX: None})
+
+
+class TestArrow(FormTests):
+    keeps_stamps = True
+
+    def write(self, tree, folder):
+        return to_arrow(tree)
+
+    def read(self, written):
+        return from_arrow(written), REGISTRY
+
+
+class TestParquet(FormTests):
+    keeps_stamps = True
+
+    def write(self, tree, folder):
+        to_parquet(tree, folder / "references.parquet", row_group_size=5)
+        return folder / "references.parquet"
+
+    def read(self, written):
+        return from_parquet(written), REGISTRY

@@ -2,7 +2,7 @@
 
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.testing.forms import PREFIX, FormTests
-from virtualchunks.writers.tables import from_arrow, from_parquet, to_arrow, to_parquet
+from virtualchunks.writers.tables import from_arrow, from_lance, from_parquet, to_arrow, to_lance, to_parquet
 
 REGISTRY = ObjectStoreRegistry({PREFIX: None})
 
@@ -26,3 +26,14 @@ class TestParquet(FormTests):
 
     def read(self, written):
         return from_parquet(written), REGISTRY
+
+
+class TestLance(FormTests):
+    keeps_stamps = True
+
+    def write(self, tree, folder):
+        to_lance(tree, folder / "references.lance")
+        return folder / "references.lance"
+
+    def read(self, written):
+        return from_lance(written), REGISTRY

@@ -2,7 +2,16 @@
 
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.testing.forms import PREFIX, FormTests
-from virtualchunks.writers.tables import from_arrow, from_lance, from_parquet, to_arrow, to_lance, to_parquet
+from virtualchunks.writers.tables import (
+    from_arrow,
+    from_iceberg,
+    from_lance,
+    from_parquet,
+    to_arrow,
+    to_iceberg,
+    to_lance,
+    to_parquet,
+)
 
 REGISTRY = ObjectStoreRegistry({PREFIX: None})
 
@@ -37,3 +46,14 @@ class TestLance(FormTests):
 
     def read(self, written):
         return from_lance(written), REGISTRY
+
+
+class TestIceberg(FormTests):
+    keeps_stamps = True
+
+    def write(self, tree, folder):
+        to_iceberg(tree, "archive.references", folder / "ware house")
+        return folder / "ware house"
+
+    def read(self, written):
+        return from_iceberg("archive.references", written), REGISTRY

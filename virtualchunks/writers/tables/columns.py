@@ -115,6 +115,11 @@ class TableOf:
         """The distinct URLs that chunks point at."""
         return list(dict.fromkeys(url for manifest in self._manifests for url in manifest.iter_nonempty_paths()))
 
+    @property
+    def num_rows(self) -> int:
+        """How many rows the table has."""
+        return sum(map(len, self._manifests))
+
     def batches(self, size: int = BLOCK) -> Iterator[Any]:
         """Iterate over the record batches of the table; all of them share their dictionaries.
 

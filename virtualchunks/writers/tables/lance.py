@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from virtualchunks.errors import (
     MissingDependencyError,
     SourceUnavailableError,
     TargetExistsError,
-    UnsupportedFeatureError,
     WriteError,
 )
 from virtualchunks.group import ManifestGroup
@@ -27,7 +26,7 @@ from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.tables.appending import grown
 from virtualchunks.writers.tables.columns import TableOf
 from virtualchunks.writers.tables.documents import KEY, Template
-from virtualchunks.writers.tables.parquet import require_lasting
+from virtualchunks.writers.tables.modes import TableMode, check_mode, require_lasting
 from virtualchunks.writers.tables.reading import tree_of
 from virtualchunks.writers.tables.schema import BYTES, LENGTH, OFFSET, PATH, pyarrow
 
@@ -38,8 +37,6 @@ SCHEMES = ("file", "s3", "gs", "az")
 #: Rows that are written at a time.
 ROWS = 1 << 16
 _STORAGE = "2.2"
-
-TableMode = Literal["w", "w-", "a"]
 
 
 def to_lance(
@@ -134,16 +131,6 @@ def from_lance(
     place = _place(target)
     dataset = _open(_lance(), place, version, None if storage_options is None else dict(storage_options))
     return tree_of(_rows(dataset, place), _template(dataset, place))
-
-
-def check_mode(mode: str, append_dim: str | None) -> None:
-    """Raise UnsupportedFeatureError for a mode that is none, or that does not go with a dimension to append along."""
-    if mode not in ("w", "w-", "a"):
-        raise UnsupportedFeatureError(f"unknown mode {mode!r}; known are 'w-', 'w' and 'a'")
-    if (mode == "a") != (append_dim is not None):
-        raise UnsupportedFeatureError(
-            f"mode={mode!r} with append_dim={append_dim!r}: to append, pass mode='a' and the name of a dimension"
-        )
 
 
 def _lance() -> Any:

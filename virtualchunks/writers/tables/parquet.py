@@ -20,6 +20,7 @@ from virtualchunks.urls import as_url
 from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.tables.columns import TableOf
 from virtualchunks.writers.tables.documents import KEY, Node, Template
+from virtualchunks.writers.tables.modes import require_lasting
 from virtualchunks.writers.tables.reading import tree_of
 from virtualchunks.writers.tables.schema import ARRAY, ENCODING, LAST_MODIFIED, LENGTH, OFFSET, SIZE, index_names, pyarrow
 from virtualchunks.writers.targets import WriteMode, target_of
@@ -114,15 +115,6 @@ def from_parquet(
         except VirtualChunksError as error:
             error.url = error.url if error.url is not None else named
             raise
-
-
-def require_lasting(made: TableOf) -> None:
-    """Raise UnsupportedFeatureError where a chunk lies in a store in memory, which no other process can read."""
-    for url in made.urls:
-        if url.startswith("memory:"):
-            raise UnsupportedFeatureError(
-                f"{url} lies in the memory of this process, so references to it cannot be written", url=url
-            )
 
 
 def _parquet() -> Any:

@@ -19,7 +19,9 @@ def cube(days=4, *, start=0):
     records["length"] = 12
     records["offset"] = 1000 * np.arange(days)[:, None] + 100 * np.arange(2)
     count = -(-days // 2)
-    stamps = [vc.Stamp(size=10**6 + i, etag=f'"{i}"', last_modified=1_700_000_000_123_456_789 + i) for i in range(count)]
+    stamps = [
+        vc.Stamp(size=10**6 + i, etag=f'"{i}"', last_modified=1_700_000_000_123_456_789 + i) for i in range(count)
+    ]
     urls = [f"{FOLDER}/{start + number}%20a.nc" for number in range(count)]
     return vc.ManifestArray(metadata, ChunkManifest.from_records(records, vc.SourceTable.of_urls(urls, stamps)))
 

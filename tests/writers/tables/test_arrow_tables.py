@@ -265,7 +265,8 @@ class TestRoundTrip:
 
     def test_an_attribute_without_a_form_is_refused_with_its_array(self):
         array = vc.ManifestArray(
-            vc.ArrayMetadata.build(shape=(), chunks=(), dtype="u1", attributes={"a": object()}), ChunkManifest.missing(())
+            vc.ArrayMetadata.build(shape=(), chunks=(), dtype="u1", attributes={"a": object()}),
+            ChunkManifest.missing(()),
         )
         with pytest.raises(UnsupportedFeatureError, match=r"'g/v' cannot be written to a table.*is a object"):
             to_arrow(vc.ManifestGroup(groups={"g": vc.ManifestGroup({"v": array})}))
@@ -306,9 +307,7 @@ class TestRoundTrip:
         assert vc.ManifestGroup.from_arrow(tree().to_arrow()) == tree()
 
     @given(
-        st.lists(
-            st.tuples(st.integers(-1, 3), st.integers(1, 2**33), st.integers(0, 2**62)), min_size=12, max_size=12
-        ),
+        st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 2**33), st.integers(0, 2**62)), min_size=12, max_size=12),
         st.permutations(range(12)),
     )
     def test_any_records_in_any_order(self, records, order):
@@ -375,7 +374,11 @@ WRONG = {
         r"row 1 .*'air' is 4 along axis 0, outside the chunk grid of shape \(4, 2\)",
     ),
     "a negative index": (lambda: with_value("i1", 1, -1), ManifestError, "row 1 .*'air' is -1 along axis 1"),
-    "an index that is null": (lambda: with_value("i1", 6, None), ManifestError, "row 6 .*'air' has none in column 'i1'"),
+    "an index that is null": (
+        lambda: with_value("i1", 6, None),
+        ManifestError,
+        "row 6 .*'air' has none in column 'i1'",
+    ),
     "an index too many": (lambda: with_value("i1", 8, 0), ManifestError, "row 8 .*'inner/time' has one in column 'i1'"),
     "a chunk twice": (
         lambda: with_value("i0", 4, 1),
@@ -387,7 +390,11 @@ WRONG = {
         ManifestError,
         r"rows 7 and 10 of the table are both about chunk \(\) of 'crs'",
     ),
-    "an unknown array": (lambda: with_value("array", 5, "sea"), ManifestError, "row 5 .* is about 'sea'; .*'air', 'crs'"),
+    "an unknown array": (
+        lambda: with_value("array", 5, "sea"),
+        ManifestError,
+        "row 5 .* is about 'sea'; .*'air', 'crs'",
+    ),
     "no array": (lambda: with_value("array", 5, None), ManifestError, "row 5 of the table names no array"),
     "neither path nor bytes": (lambda: with_value("path", 0, None), ManifestError, "row 0 .*neither a path nor bytes"),
     "path and bytes": (lambda: with_value("bytes", 0, b"a"), ManifestError, "row 0 .*has a path and bytes"),
@@ -447,7 +454,7 @@ class TestBadInput:
             b'{"version": 1, "encodings": [], "root": []}',
             b'{"version": 1, "encodings": [{}], "root": {"arrays": {}, "groups": {}, "attributes": {}}}',
             b'{"version": 1, "encodings": [], "root": {"arrays": {"v": {}}, "groups": {}, "attributes": {}}}',
-            b'{"version": 1, "encodings": [], "root": {"arrays": {}, "groups": {}, "attributes": {"a": {"$numpy": 1}}}}',
+            b'{"version":1,"encodings": [], "root": {"arrays": {}, "groups":{}, "attributes": {"a": {"$numpy": 1}}}}',
             b'{"version": 1, "encodings": [], "root": ' + b'{"groups": {"a": ' * 100_000,
         ],
     )

@@ -1,5 +1,6 @@
 """Parquet tables of references: streamed, pruned, placed whole, refused by name; and the parser that opens them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -188,12 +189,8 @@ class TestDamage:
             for place in generator.integers(0, len(data), 3):
                 damaged[place] = generator.integers(256)
             path.write_bytes(damaged)
-            try:
-                found = from_parquet(path)
-            except VirtualChunksError as error:
-                assert path.name in str(error)
-                continue
-            assert isinstance(found, vc.ManifestGroup)
+            with contextlib.suppress(VirtualChunksError):
+                assert isinstance(from_parquet(path), vc.ManifestGroup)
 
     def test_parquet_of_something_else(self, tmp_path):
         pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")

@@ -116,7 +116,9 @@ def _part(column: Any, rows: Ints | slice) -> Any:
 
 def error_at(columns: Columns, place: int, path: str, what: str) -> ManifestError:
     """Return the error for the index of one row."""
-    return ManifestError(f"row {int(columns.rows[place])} of the table: the chunk index of {path!r} {what}", variable=path)
+    return ManifestError(
+        f"row {int(columns.rows[place])} of the table: the chunk index of {path!r} {what}", variable=path
+    )
 
 
 def checked_columns(table: Any, arrays: Collection[str], encodings: int) -> Columns:
@@ -153,9 +155,7 @@ def checked_columns(table: Any, arrays: Collection[str], encodings: int) -> Colu
         arrays=array.distinct,
         array=array.codes,
         index=[_zeros(table) if values is None else values for values in index],
-        index_known=[
-            np.zeros(table.num_rows, bool) if values is None else values != UNKNOWN for values in index
-        ],
+        index_known=[np.zeros(table.num_rows, bool) if values is None else values != UNKNOWN for values in index],
         inline=read.inline(path, data),
         path=path,
         etag=read.text(ETAG),
@@ -192,7 +192,9 @@ def _check_names(names: Sequence[str]) -> int:
             "Select those"
         )
     if axes != list(range(len(axes))) or len(axes) > MOST_AXES:
-        raise FormatError(f"the index columns of the table are {[f'i{axis}' for axis in axes][:5]}, not i0, i1, … in turn")
+        raise FormatError(
+            f"the index columns of the table are {[f'i{axis}' for axis in axes][:5]}, not i0, i1, … in turn"
+        )
     return len(axes)
 
 
@@ -296,8 +298,8 @@ class _Reader:
         self.refuse(values != np.floor(values), f"has a fraction in the column {name!r}, where integers are expected")
         self.refuse(
             np.abs(values) > _EXACT,
-            f"has a number beyond 2**53 in the column {name!r}, which is of floats and rounds it; keep the integers, in "
-            "pandas by to_pandas(types_mapper=pandas.ArrowDtype)",
+            f"has a number beyond 2**53 in the column {name!r}, which is of floats and rounds it; keep the "
+            "integers, in pandas by to_pandas(types_mapper=pandas.ArrowDtype)",
         )
         nulls = column.is_null(nan_is_null=True)
         return pa.compute.if_else(nulls, pa.scalar(None, pa.int64()), pa.chunked_array([values.astype(np.int64)]))
@@ -311,7 +313,9 @@ class _Reader:
         if column.null_count == len(column):
             return None
         types = pa.types
-        if not (types.is_binary(column.type) or types.is_large_binary(column.type) or types.is_binary_view(column.type)):
+        if not (
+            types.is_binary(column.type) or types.is_large_binary(column.type) or types.is_binary_view(column.type)
+        ):
             raise FormatError(f"the column {name!r} of the table is {column.type}, where bytes are expected")
         made = column.cast(pa.large_binary()).combine_chunks()
         return made.combine_chunks() if isinstance(made, pa.ChunkedArray) else made

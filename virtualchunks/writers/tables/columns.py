@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.array import ManifestArray
 from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
@@ -58,7 +57,7 @@ def to_arrow(tree: Any, *, write_inherited_coords: bool = False) -> Any:
 
     Examples
     --------
-    >>> from virtualchunks import ArrayMetadata
+    >>> from virtualchunks import ArrayMetadata, ManifestArray
     >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(4,), dtype="<i4")
     >>> array = ManifestArray(metadata, {"0": {"path": "s3://bucket/a.nc", "offset": 8, "length": 16}})
     >>> to_arrow(ManifestGroup({"v": array})).select(["array", "i0", "path", "offset", "length"]).to_pylist()

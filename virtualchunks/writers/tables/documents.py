@@ -297,10 +297,8 @@ def _numpy_from_json(value: Mapping[str, Any]) -> Any:
 
 
 def _dtype(entry: Any) -> np.dtype[Any]:
-    if isinstance(entry, str):
-        return np.dtype(entry)
-    fields = [(field[0], _dtype(field[1]), *map(tuple, field[2:])) for field in entry]
-    return np.dtype(cast("Any", fields))
+    fields = entry if isinstance(entry, str) else [(item[0], _dtype(item[1]), *map(tuple, item[2:])) for item in entry]
+    return cast("np.dtype[Any]", np.dtype(fields))
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

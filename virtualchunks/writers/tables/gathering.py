@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ def _parts(size: npt.NDArray[np.int64]) -> Iterator[slice]:
     """Cut pieces into runs of about a block."""
     block = np.cumsum(size) // BLOCK
     bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(size)]
-    yield from (slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False))
+    yield from (slice(start, stop) for start, stop in itertools.pairwise(bounds))
 
 
 def _places(first: npt.NDArray[np.int64], size: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """References as an Iceberg table: every write is a snapshot, and every snapshot can be read as it was.
 
-The columns are those of :mod:`virtualchunks.writers.tables.schema`, text where those are dictionaries. The Zarr metadata
-of each write is a property of the table, named by a hash of its content; the snapshot names the property, and says how
-many rows belong to it, so that a snapshot that something else wrote is noticed.
+The columns are those of :mod:`virtualchunks.writers.tables.schema`, text where those are dictionaries. The Zarr
+metadata of each write is a property of the table, named by a hash of its content; the snapshot names the property, and
+says how many rows belong to it, so that a snapshot that something else wrote is noticed.
 
 A catalog is pyiceberg's, whichever it is; or a local folder, in which an SQLite database is the catalog.
 """
@@ -67,8 +67,8 @@ def to_iceberg(
     catalog
         A pyiceberg catalog; or the path of a local folder for an SQLite catalog and its tables.
     mode
-        ``"w-"`` makes a new table, ``"w"`` a snapshot with this tree in place of what is there, and ``"a"`` one to which
-        the tree is appended along `append_dim`. Older snapshots stay.
+        ``"w-"`` makes a new table, ``"w"`` a snapshot with this tree in place of what is there, and ``"a"`` one to
+        which the tree is appended along `append_dim`. Older snapshots stay.
     append_dim
         Name of the dimension to append along.
     write_inherited_coords
@@ -93,6 +93,7 @@ def to_iceberg(
         If pyiceberg is not installed.
     """
     check_mode(mode, append_dim)
+    _identifier(table)
     group = as_group(tree, inherit=write_inherited_coords)
     made = TableOf.tree(group)
     require_lasting(made)
@@ -140,6 +141,7 @@ def from_iceberg(
     """
     if snapshot_id is not None and as_of is not None:
         raise UnsupportedFeatureError("pass snapshot_id or as_of, not both")
+    _identifier(table)
     with _opened(catalog, create=False) as opened, _read_errors(table):
         there = _load(opened, table, missing_ok=False)
         snapshot = _snapshot(there, table, snapshot_id, as_of)
@@ -150,9 +152,7 @@ def _pyiceberg() -> Any:
     try:
         import pyiceberg.exceptions
     except ImportError as error:
-        raise MissingDependencyError(
-            "Iceberg tables need pyiceberg: pip install 'virtualchunks[iceberg]'"
-        ) from error
+        raise MissingDependencyError("Iceberg tables need pyiceberg: pip install 'virtualchunks[iceberg]'") from error
     return pyiceberg
 
 
@@ -178,6 +178,13 @@ def _opened(catalog: Any, *, create: bool) -> Iterator[Any]:
         yield opened
     finally:
         opened.engine.dispose()
+
+
+def _identifier(table: Identifier) -> tuple[str, ...]:
+    parts = tuple(table.split(".")) if isinstance(table, str) else tuple(table)
+    if len(parts) < 2 or not all(parts):
+        raise UnsupportedFeatureError(f"the table {_name(table)!r} has no namespace: name it as 'namespace.table'")
+    return parts
 
 
 def _name(table: Identifier) -> str:
@@ -239,9 +246,7 @@ def _load(catalog: Any, table: Identifier, *, missing_ok: bool) -> Any:
 
 
 def _create(catalog: Any, table: Identifier, made: TableOf) -> int:
-    identifier = tuple(table.split(".")) if isinstance(table, str) else tuple(table)
-    if len(identifier) < 2:
-        raise UnsupportedFeatureError(f"the table {_name(table)!r} has no namespace: name it as 'namespace.table'")
+    identifier = _identifier(table)
     catalog.create_namespace_if_not_exists(identifier[:-1])
     schema = _schema(made.schema)
     document = _Document(made.template)
@@ -347,8 +352,8 @@ def _tree(there: Any, snapshot: Any, table: Identifier) -> tuple[ManifestGroup, 
     name = None if snapshot.summary is None else snapshot.summary.get(_DOCUMENT)
     if name is None or name not in there.properties or not _is_whole(snapshot):
         raise FormatError(
-            f"the snapshot {snapshot.snapshot_id} of the table {_name(table)} was not written by virtualchunks, or is half "
-            "of one that replaced all rows: its rows are not those that its metadata speaks of"
+            f"the snapshot {snapshot.snapshot_id} of the table {_name(table)} was not written by virtualchunks, or is "
+            "half of one that replaced all rows: its rows are not those that its metadata speaks of"
         )
     template = Template.from_json(there.properties[name])
     return tree_of(there.scan(snapshot_id=snapshot.snapshot_id).to_arrow(), template), template

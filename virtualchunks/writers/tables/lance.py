@@ -1,8 +1,8 @@
 """References as a Lance dataset, whose column ``chunk`` holds each chunk as a blob: Lance itself reads the bytes.
 
 The other columns are those of :mod:`virtualchunks.writers.tables.schema`. A virtual chunk is an external blob, a range
-of its object; a chunk in memory is a blob in the dataset. Every write is a version of the dataset, and every version can
-be read as it was. Lance opens the dataset and the objects by itself, with the options that the caller hands to it.
+of its object; a chunk in memory is a blob in the dataset. Every write is a version of the dataset, and every version
+can be read as it was. Lance opens the dataset and the objects by itself, with the options that the caller hands to it.
 """
 
 from __future__ import annotations
@@ -237,7 +237,9 @@ def _reader(lance: Any, schema: Any, batches: Any) -> Any:
 def _with_blobs(lance: Any, schema: Any, batches: Any) -> Iterator[Any]:
     pa = pyarrow()
     for batch in batches:
-        columns = [column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns]
+        columns = [
+            column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
+        ]
         by_name = dict(zip(batch.schema.names, columns, strict=True))
         yield pa.RecordBatch.from_arrays([*columns, _blobs(lance, by_name, batch)], schema=schema)
 

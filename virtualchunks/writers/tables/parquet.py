@@ -22,7 +22,16 @@ from virtualchunks.writers.tables.columns import TableOf
 from virtualchunks.writers.tables.documents import KEY, Node, Template
 from virtualchunks.writers.tables.modes import require_lasting
 from virtualchunks.writers.tables.reading import tree_of
-from virtualchunks.writers.tables.schema import ARRAY, ENCODING, LAST_MODIFIED, LENGTH, OFFSET, SIZE, index_names, pyarrow
+from virtualchunks.writers.tables.schema import (
+    ARRAY,
+    ENCODING,
+    LAST_MODIFIED,
+    LENGTH,
+    OFFSET,
+    SIZE,
+    index_names,
+    pyarrow,
+)
 from virtualchunks.writers.targets import WriteMode, target_of
 
 #: Rows of a row group.

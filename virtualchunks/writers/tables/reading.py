@@ -26,9 +26,9 @@ def from_arrow(table: Any, template: ManifestGroup | None = None) -> ManifestGro
     Parameters
     ----------
     table
-        A table with the columns of :func:`to_arrow`, in any order, its rows in any order: a pyarrow Table, or any object
-        that speaks the Arrow PyCapsule interface (a polars or pandas DataFrame, a duckdb relation). Columns that a
-        stamp or an encoding would be in may be left out.
+        A table with the columns of :func:`to_arrow`, in any order, its rows in any order: a pyarrow Table, or any
+        object that speaks the Arrow PyCapsule interface (a polars or pandas DataFrame, a duckdb relation). Columns that
+        a stamp or an encoding would be in may be left out.
     template
         The tree whose arrays the rows are about; its own chunks do not matter. By default, what the metadata of the
         table's schema says; polars, pandas and duckdb drop that.
@@ -57,7 +57,7 @@ def from_arrow(table: Any, template: ManifestGroup | None = None) -> ManifestGro
 
     Examples
     --------
-    >>> from virtualchunks import ArrayMetadata
+    >>> from virtualchunks import ArrayMetadata, ManifestArray
     >>> from virtualchunks.writers.tables import to_arrow
     >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(4,), dtype="<i4")
     >>> array = ManifestArray(metadata, {"0": {"path": "s3://bucket/a.nc", "offset": 8, "length": 16}})

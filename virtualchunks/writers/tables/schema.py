@@ -4,11 +4,12 @@
 |---|---|---|
 | `array` | dictionary of text | path of the array in the tree |
 | `i0`, `i1`, … | int64 | index of the chunk in the chunk grid, along each axis; null beyond the array's axes |
-| `kind` | dictionary of text | ``"virtual"``, or ``"inline"`` for bytes in memory; ``"native"`` is read like ``"virtual"`` |
+| `kind` | dictionary of text | `virtual`, or `inline` for bytes in memory; `native` is read like `virtual` |
 | `path` | dictionary of text | canonical URL of the object; null for inline chunks |
 | `offset`, `length` | int64 | where in it, in bytes |
 | `bytes` | large binary | the bytes of inline chunks |
-| `size`, `etag`, `last_modified`, `version` | int64, dictionary of text | the stamp of the object; times in nanoseconds |
+| `size`, `last_modified` | int64 | of the stamp of the object, in bytes, and in nanoseconds since 1970 |
+| `etag`, `version` | dictionary of text | of the stamp of the object |
 | `encoding` | int32 | 0 for the array's own, or the number of one in the table's metadata |
 
 A time is an integer because engines that know microseconds only would round it, and a rounded stamp says that the

@@ -205,5 +205,3 @@ def _held(columns: Columns) -> tuple[Ints, bytes]:
     offset = columns.offset.copy()
     offset[columns.inline] = ends[:-1] - ends[0]
     return offset, data.buffers()[2].slice(int(ends[0]), int(ends[-1] - ends[0])).to_pybytes()
-
-

@@ -168,6 +168,18 @@ class TestOtherLibraries:
         if library != "pandas":
             assert found == tree()
 
+    def test_a_selection_by_pandas(self):
+        frame = to_arrow(tree()).to_pandas(types_mapper=pd.ArrowDtype)
+        found = from_arrow(frame[frame["array"] == "crs"], tree())
+        assert found["crs"].manifest == tree()["crs"].manifest
+        assert len(found["air"].manifest) == 0
+
+    def test_a_relation_of_duckdb(self):
+        table = to_arrow(tree())
+        with duckdb.connect() as connection:
+            connection.register("refs", table)
+            assert from_arrow(connection.sql("SELECT * FROM refs"), tree()) == tree()
+
     def test_floats_that_round_are_refused(self):
         frame = to_arrow(tree()).to_pandas()
         assert frame["last_modified"].dtype == "float64"
@@ -431,8 +443,29 @@ class TestBadInput:
 
     def test_a_template_with_another_grid(self):
         other = vc.ManifestGroup({"air": cube(8)})
-        with pytest.raises(ManifestError, match=r"'air' with the shape \(4, 6\) in 4 × 2 chunks.*\(8, 6\) in 8 × 2"):
+        with pytest.raises(ManifestError, match=r"'air' with the shape \(4, 6\) in 4×2 chunks.*\(8, 6\) in 8×2"):
             from_arrow(to_arrow(vc.ManifestGroup({"air": cube(4)})), other)
+
+    def test_a_template_with_another_encoding(self):
+        metadata = cube().metadata.replace(encoding=vc.ChunkEncoding.plain(">f4"))
+        other = vc.ManifestGroup({"air": vc.ManifestArray(metadata, cube().manifest)})
+        with pytest.raises(ManifestError, match=r"'air' with .*little.* and the template has .*big"):
+            from_arrow(to_arrow(vc.ManifestGroup({"air": cube()})), other)
+
+    def test_what_stands_for_chunks_that_are_not_known(self):
+        records = cube().manifest.records.copy()
+        records["source"][0] = -2
+        manifest = ChunkManifest.from_records(records, cube().manifest.sources)
+        with pytest.raises(UnsupportedFeatureError, match="'v' was reindexed and not filled"):
+            to_arrow(vc.ManifestGroup({"v": vc.ManifestArray(cube().metadata, manifest)}))
+
+    @pytest.mark.parametrize("dtype", ['"O"', '"T"', '"|O8"', '[["a", "O"]]', '[["a", "i4"], ["b", [["c", "T"]]]]'])
+    def test_attributes_whose_bytes_would_be_addresses(self, dtype):
+        attribute = f'{{"dtype": {dtype}, "shape": [1], "data": "{"AAAAAAAA" * 8}", "scalar": false}}'
+        root = f'{{"arrays": {{}}, "groups": {{}}, "attributes": {{"a": {{"$numpy": {attribute}}}}}}}'
+        document = f'{{"version": 1, "encodings": [], "root": {root}}}'
+        with pytest.raises(FormatError, match="the metadata of the table"):
+            from_arrow(to_arrow(vc.ManifestGroup()).replace_schema_metadata({KEY: document}))
 
     def test_without_metadata_or_template(self):
         with pytest.raises(FormatError, match="Pass template="):

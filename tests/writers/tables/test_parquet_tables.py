@@ -19,6 +19,7 @@ from tabletrees import FOLDER, cube, tree
 import virtualchunks as vc
 from virtualchunks.errors import (
     FormatError,
+    LimitExceededError,
     ManifestError,
     NotGrantedError,
     ReadError,
@@ -157,10 +158,10 @@ import os, signal
 import virtualchunks.writers.tables.parquet as module
 from tabletrees import tree
 own = module._lean
-def lean(batches):
-    if batches[0]["array"][0].as_py() != "air":
+def lean(table):
+    if table["array"][0].as_py() != "air":
         os.kill(os.getpid(), signal.SIGKILL)
-    return own(batches)
+    return own(table)
 module._lean = lean
 module.to_parquet(tree(), {str(path)!r}, row_group_size=2)
 """
@@ -191,6 +192,31 @@ class TestDamage:
             path.write_bytes(damaged)
             with contextlib.suppress(VirtualChunksError):
                 assert isinstance(from_parquet(path), vc.ManifestGroup)
+
+    def test_references_are_never_changed_by_damage_to_a_page(self, path):
+        metadata = pq.read_metadata(path)
+        begin = min(metadata.row_group(0).column(place).data_page_offset for place in range(len(metadata.schema.names)))
+        last = metadata.row_group(metadata.num_row_groups - 1).column(len(metadata.schema.names) - 1)
+        end = last.data_page_offset + last.total_compressed_size
+        data = path.read_bytes()
+        generator = np.random.default_rng(3)
+        refused = 0
+        for place in generator.choice(np.arange(begin, min(end, len(data))), 200, replace=False).tolist():
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << int(generator.integers(8))
+            path.write_bytes(damaged)
+            try:
+                found = from_parquet(path)
+            except VirtualChunksError:
+                refused += 1
+                continue
+            assert found == tree()
+        assert refused > 100
+
+    def test_a_file_that_claims_too_much(self, path, monkeypatch):
+        monkeypatch.setattr("virtualchunks.writers.tables.parquet.MOST_ROWS", 9)
+        with pytest.raises(LimitExceededError, match="10 rows; the most is 9"):
+            from_parquet(path)
 
     def test_parquet_of_something_else(self, tmp_path):
         pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "a.parquet")

@@ -47,7 +47,7 @@ class Grown:
         """Return the rows that are not there yet, as a pyarrow Table."""
         pa = pyarrow()
         compute = pa.compute
-        table = pa.Table.from_batches(list(self.table.batches()), schema=self.table.schema)
+        table = self.table.joined(list(self.table.batches()))
         kept = np.zeros(table.num_rows, dtype=bool)
         for path, (axis, count) in self.first.items():
             is_array = compute.equal(table["array"].cast(pa.string()), path).to_numpy()

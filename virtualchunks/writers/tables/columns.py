@@ -64,7 +64,7 @@ def to_arrow(tree: Any, *, write_inherited_coords: bool = False) -> Any:
     [{'array': 'v', 'i0': 0, 'path': 's3://bucket/a.nc', 'offset': 8, 'length': 16}]
     """
     made = TableOf.tree(as_group(tree, inherit=write_inherited_coords))
-    return pyarrow().Table.from_batches(list(made.batches()), schema=made.schema)
+    return made.joined(list(made.batches()))
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,26 @@ class TableOf:
         """Return the table of a tree."""
         return cls(group, Template.of(group))
 
-    @property
-    def urls(self) -> list[str]:
-        """The distinct URLs that chunks point at."""
-        return list(dict.fromkeys(url for manifest in self._manifests for url in manifest.iter_nonempty_paths()))
+    def objects(self) -> Iterator[tuple[str, str]]:
+        """Iterate over the objects that chunks point at: the path of an array, and a URL."""
+        for path, manifest in zip(self._paths, self._manifests, strict=True):
+            for url in manifest.iter_nonempty_paths():
+                yield path, url
+
+    def joined(self, batches: Sequence[Any]) -> Any:
+        """Return batches of the table, which share their dictionaries, as one pyarrow Table of one chunk."""
+        pa = pyarrow()
+        if len(batches) < 2:
+            return pa.Table.from_batches(list(batches), schema=self.schema)
+        columns = []
+        for number, field in enumerate(self.schema):
+            parts = [batch.column(number) for batch in batches]
+            if not pa.types.is_dictionary(field.type):
+                columns.append(pa.concat_arrays(parts))
+                continue
+            indices = pa.concat_arrays([part.indices for part in parts])
+            columns.append(pa.DictionaryArray.from_arrays(indices, parts[0].dictionary))
+        return pa.Table.from_arrays(columns, schema=self.schema)
 
     @property
     def num_rows(self) -> int:

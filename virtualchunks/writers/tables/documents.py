@@ -298,7 +298,12 @@ def _numpy_from_json(value: Mapping[str, Any]) -> Any:
 
 def _dtype(entry: Any) -> np.dtype[Any]:
     fields = entry if isinstance(entry, str) else [(item[0], _dtype(item[1]), *map(tuple, item[2:])) for item in entry]
-    return cast("np.dtype[Any]", np.dtype(fields))
+    dtype = np.dtype(fields)
+    if dtype.hasobject or dtype.kind == "T":  # bytes of it would be taken for addresses
+        raise FormatError(
+            f"an attribute in the metadata of the table has the dtype {entry!r}, whose values are no bytes"
+        )
+    return cast("np.dtype[Any]", dtype)
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

@@ -23,8 +23,10 @@ def check_mode(mode: str, append_dim: str | None) -> None:
 
 def require_lasting(made: TableOf) -> None:
     """Raise UnsupportedFeatureError where a chunk lies in a store in memory, which no other process can read."""
-    for url in made.urls:
+    for path, url in made.objects():
         if url.startswith("memory:"):
             raise UnsupportedFeatureError(
-                f"{url} lies in the memory of this process, so references to it cannot be written", url=url
+                f"{url} lies in the memory of this process, so the references of {path!r} to it cannot be written",
+                url=url,
+                variable=path,
             )

@@ -7,12 +7,18 @@ the order of the arrays and of their chunks, so the statistics of row groups lea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from virtualchunks.errors import FormatError, MissingDependencyError, UnsupportedFeatureError, VirtualChunksError
+from virtualchunks.errors import (
+    FormatError,
+    LimitExceededError,
+    MissingDependencyError,
+    UnsupportedFeatureError,
+    VirtualChunksError,
+)
 from virtualchunks.group import ManifestGroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
@@ -35,7 +41,9 @@ from virtualchunks.writers.tables.schema import (
 from virtualchunks.writers.targets import WriteMode, target_of
 
 #: Rows of a row group.
-ROW_GROUP = 1 << 16
+ROW_GROUP = 1 << 14
+#: Most rows of a file that is read: a few bytes can claim any number.
+MOST_ROWS = 1 << 28
 
 
 def to_parquet(
@@ -141,6 +149,7 @@ def _options(made: TableOf, compression: str) -> dict[str, Any]:
     options = {
         "compression": compression,
         "use_dictionary": [field.name for field in made.schema if pa.types.is_dictionary(field.type)],
+        "write_page_checksum": True,
         "column_encoding": dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
     }
     try:
@@ -176,7 +185,7 @@ def _pieces(made: TableOf, size: int, options: dict[str, Any]) -> Iterator[bytes
     sink = _Sink()
     with _parquet().ParquetWriter(pa.PythonFile(sink, "w"), made.schema, **options) as writer:
         for group in _row_groups(made.batches(size), size):
-            writer.write_table(_lean(group), row_group_size=size)
+            writer.write_table(_lean(made.joined(group)), row_group_size=size)
             yield from sink.taken()
     yield from sink.taken()
 
@@ -195,17 +204,15 @@ def _row_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield held
 
 
-def _lean(batches: Sequence[Any]) -> Any:
-    """Join batches that share their dictionaries; the result's hold just the texts that its rows have."""
+def _lean(table: Any) -> Any:
+    """Return a table of one chunk whose dictionaries hold just the texts that its rows have."""
     pa = pyarrow()
-    columns = []
-    for number, field in enumerate(batches[0].schema):
-        parts = [batch.column(number) for batch in batches]
-        if not pa.types.is_dictionary(field.type):
-            columns.append(pa.concat_arrays(parts))
-            continue
-        columns.append(_lean_column(pa.concat_arrays([part.indices for part in parts]), parts[0].dictionary))
-    return pa.Table.from_arrays(columns, schema=batches[0].schema)
+    columns = [column.chunk(0) for column in table.columns]
+    lean = [
+        _lean_column(column.indices, column.dictionary) if pa.types.is_dictionary(column.type) else column
+        for column in columns
+    ]
+    return pa.Table.from_arrays(lean, schema=table.schema)
 
 
 def _lean_column(indices: Any, dictionary: Any) -> Any:
@@ -225,7 +232,9 @@ def _read(
 ) -> ManifestGroup:
     pa = pyarrow()
     try:
-        file = _parquet().ParquetFile(pa.PythonFile(reader, "r"))
+        file = _parquet().ParquetFile(pa.PythonFile(reader, "r"), page_checksum_verification=True)
+        if file.metadata.num_rows > MOST_ROWS:
+            raise LimitExceededError(f"{url} has {file.metadata.num_rows:,} rows; the most is {MOST_ROWS:,}", url=url)
         carried = file.schema_arrow.metadata or {}
         if template is None and KEY.encode() not in carried:
             raise FormatError(

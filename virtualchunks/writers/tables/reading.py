@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,11 @@ from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.writers.tables.checked import Columns, Ints, checked_columns, error_at
 from virtualchunks.writers.tables.columns import check_proportion
-from virtualchunks.writers.tables.documents import KEY, Node, Template
+from virtualchunks.writers.tables.documents import KEY, Node, Template, encoding_key
 from virtualchunks.writers.tables.schema import pyarrow
 from virtualchunks.writers.tables.sources import array_sources
+
+_LABELS = re.compile(r"__index_level_[0-9]+__")
 
 
 def from_arrow(table: Any, template: ManifestGroup | None = None) -> ManifestGroup:
@@ -65,24 +68,24 @@ def from_arrow(table: Any, template: ManifestGroup | None = None) -> ManifestGro
     >>> from_arrow(to_arrow(group)) == group
     True
     """
-    arrow = _table(table)
+    arrow = _without_labels(_table(table))
     carried = arrow.schema.metadata or {}
     own = Template.from_json(carried[KEY.encode()]) if KEY.encode() in carried else None
-    if template is None and own is None:
+    if template is not None:
+        given = Template.of(template)
+        if own is not None:
+            _check_same(given, own)
+            given = Template(given.root, own.encodings)
+        return tree_of(arrow, given)
+    if own is None:
         raise FormatError(
             "the table does not say what its arrays are: its schema has no metadata of virtualchunks, which some "
             "libraries drop. Pass template=, the ManifestGroup that the rows are about"
         )
-    if template is None:
-        return tree_of(arrow, own)
-    given = Template.of(template)
-    if own is not None:
-        _check_grids(given, own)
-        given = Template(given.root, own.encodings)
-    return tree_of(arrow, given)
+    return tree_of(arrow, own)
 
 
-def tree_of(table: Any, template: Template | None) -> ManifestGroup:
+def tree_of(table: Any, template: Template) -> ManifestGroup:
     """Return the tree of a pyarrow Table.
 
     Parameters
@@ -97,7 +100,6 @@ def tree_of(table: Any, template: Template | None) -> ManifestGroup:
     VirtualChunksError
         As :func:`from_arrow`.
     """
-    assert template is not None
     metadata = dict(template.root.walk_arrays())
     columns = checked_columns(table, metadata, len(template.encodings))
     rows = _rows(columns, metadata)
@@ -120,20 +122,30 @@ def _table(table: Any) -> Any:
         raise FormatError(f"the {type(table).__name__} cannot be read as an Arrow table: {error}") from error
 
 
-def _check_grids(given: Template, own: Template) -> None:
-    """Raise ManifestError where a table was made for grids that are not those of the template."""
+def _without_labels(table: Any) -> Any:
+    """Return a table without the labels of rows that pandas adds to a DataFrame of which some were selected."""
+    return table.drop_columns([name for name in table.column_names if _LABELS.fullmatch(name)])
+
+
+def _check_same(given: Template, own: Template) -> None:
+    """Raise ManifestError where a table was made for arrays that are cut or encoded unlike those of the template."""
     known = dict(given.root.walk_arrays())
     for path, metadata in own.root.walk_arrays():
-        if path in known and known[path].grid != metadata.grid:
+        if path in known and (ours := _describe(known[path])) != (theirs := _describe(metadata)):
             raise ManifestError(
-                f"the table was written for {path!r} with {_describe(metadata.grid)}, and the template has "
-                f"{_describe(known[path].grid)}; drop the metadata of the table's schema if this is intended",
+                f"the table was written for {path!r} with {theirs}, and the template has {ours}; drop the metadata of "
+                "the table's schema if this is intended",
                 variable=path,
             )
 
 
-def _describe(grid: ChunkGrid) -> str:
-    return f"the shape {grid.shape} in {' × '.join(map(str, grid.grid_shape)) or 'one'} chunks"
+def _describe(metadata: ArrayMetadata) -> str:
+    grid = metadata.grid
+    cut = "×".join(map(str, grid.grid_shape)) or "one"
+    edges = grid.to_json()["configuration"]
+    lengths = list(edges.get("chunk_shape", edges.get("chunk_shapes")))
+    decoded = encoding_key(metadata.encoding, metadata.name or "")
+    return f"the shape {grid.shape} in {cut} chunks of {lengths}, {metadata.dtype}, encoded as {decoded}"
 
 
 def _rows(columns: Columns, metadata: Mapping[str, ArrayMetadata]) -> dict[str, Ints | slice]:

@@ -55,7 +55,8 @@ class TestFile:
     def test_pyarrow_reads_the_table_itself(self, path):
         table = pq.read_table(path)
         assert table.to_pylist() == to_arrow(tree()).to_pylist()
-        assert table.schema.equals(to_arrow(tree()).schema, check_metadata=True)
+        assert table.schema.equals(to_arrow(tree()).schema)
+        assert table.schema.metadata[b"virtualchunks"] == to_arrow(tree()).schema.metadata[b"virtualchunks"]
 
     def test_polars_and_duckdb_query_it(self, path):
         frame = pl.scan_parquet(path).filter(pl.col("array") == "air").select(pl.col("length").sum()).collect()
@@ -212,6 +213,13 @@ class TestDamage:
                 continue
             assert found == tree()
         assert refused > 100
+
+    def test_damage_to_the_metadata(self, path):
+        table = pq.read_table(path)
+        metadata = {name: text.replace(b"[4, 6]", b"[4, 5]") for name, text in table.schema.metadata.items()}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(FormatError, match="its metadata is not what was written"):
+            from_parquet(path)
 
     def test_a_file_that_claims_too_much(self, path, monkeypatch):
         monkeypatch.setattr("virtualchunks.writers.tables.parquet.MOST_ROWS", 9)

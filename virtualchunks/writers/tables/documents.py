@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from virtualchunks.metadata import ArrayMetadata, dtype_from_json, dtype_to_json
 #: Where a table keeps its document: the key in the metadata of an Arrow schema.
 KEY = "virtualchunks"
 VERSION = 1
+_ORDERS: Mapping[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 #: What may go wrong with a document of the right outer form that somebody else wrote.
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
@@ -213,7 +214,7 @@ def _encoding_to_json(encoding: ChunkEncoding) -> dict[str, Any]:
 def _encoding_from_json(entry: Mapping[str, Any]) -> ChunkEncoding:
     dtype = dtype_from_json(entry["dtype"])
     if entry["order"] is not None:
-        dtype = in_order(dtype, ">" if entry["order"] == "big" else "<")
+        dtype = in_order(dtype, _ORDERS[entry["order"]])
     codecs = tuple(dict(codec) for codec in entry["codecs"])
     if not all(isinstance(codec.get("name"), str) for codec in codecs):
         raise FormatError("a codec in the metadata of the table has no name")

@@ -6,6 +6,7 @@ the order of the arrays and of their chunks, so the statistics of row groups lea
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -27,7 +28,7 @@ from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.tables.columns import TableOf
 from virtualchunks.writers.tables.documents import KEY, Node, Template
 from virtualchunks.writers.tables.modes import require_lasting
-from virtualchunks.writers.tables.reading import tree_of
+from virtualchunks.writers.tables.reading import template_of, tree_of
 from virtualchunks.writers.tables.schema import (
     ARRAY,
     ENCODING,
@@ -42,6 +43,7 @@ from virtualchunks.writers.targets import WriteMode, target_of
 
 #: Rows of a row group.
 ROW_GROUP = 1 << 14
+_DIGEST = f"{KEY}.sha256"
 #: Most rows of a file that is read: a few bytes can claim any number.
 MOST_ROWS = 1 << 28
 
@@ -159,6 +161,11 @@ def _options(made: TableOf, compression: str) -> dict[str, Any]:
         raise UnsupportedFeatureError(f"Parquet cannot be written so: {error}") from error
 
 
+def _digest(document: bytes) -> str:
+    """Return a digest of the metadata: pages have checksums in Parquet, and the footer has none."""
+    return hashlib.sha256(document).hexdigest()
+
+
 class _Sink:
     """A file that hands on what is written to it piece by piece."""
 
@@ -183,7 +190,9 @@ class _Sink:
 def _pieces(made: TableOf, size: int, options: dict[str, Any]) -> Iterator[bytes]:
     pa = pyarrow()
     sink = _Sink()
-    with _parquet().ParquetWriter(pa.PythonFile(sink, "w"), made.schema, **options) as writer:
+    document = made.schema.metadata[KEY.encode()]
+    schema = made.schema.with_metadata({KEY: document, _DIGEST: _digest(document)})
+    with _parquet().ParquetWriter(pa.PythonFile(sink, "w"), schema, **options) as writer:
         for group in _row_groups(made.batches(size), size):
             writer.write_table(_lean(made.joined(group)), row_group_size=size)
             yield from sink.taken()
@@ -235,15 +244,7 @@ def _read(
         file = _parquet().ParquetFile(pa.PythonFile(reader, "r"), page_checksum_verification=True)
         if file.metadata.num_rows > MOST_ROWS:
             raise LimitExceededError(f"{url} has {file.metadata.num_rows:,} rows; the most is {MOST_ROWS:,}", url=url)
-        carried = file.schema_arrow.metadata or {}
-        if template is None and KEY.encode() not in carried:
-            raise FormatError(
-                f"{url} is a Parquet file without the metadata of a table of references; its columns are "
-                f"{file.schema_arrow.names[:20]}. If it is part of Kerchunk references, open the folder; if another "
-                "program made the table, pass template= to from_parquet",
-                url=url,
-            )
-        own = Template.from_json(carried[KEY.encode()]) if template is None else Template.of(template)
+        own = _template(file.schema_arrow, url, template)
         kept = own if wanted is None else Template(_pruned(own.root, wanted, ""), own.encodings)
         table = _rows(file, kept, own)
         table.validate(full=True)
@@ -252,6 +253,22 @@ def _read(
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise FormatError(f"{url} is no Parquet file of references, or is damaged: {error}", url=url) from error
+
+
+def _template(schema: Any, url: str, template: ManifestGroup | None) -> Template:
+    carried = schema.metadata or {}
+    document = carried.get(KEY.encode())
+    if document is None and template is None:
+        raise FormatError(
+            f"{url} is a Parquet file without the metadata of a table of references; its columns are "
+            f"{schema.names[:20]}. If it is part of Kerchunk references, open the folder; if another program made the "
+            "table, pass template= to from_parquet",
+            url=url,
+        )
+    digest = carried.get(_DIGEST.encode())
+    if digest is not None and digest.decode() != _digest(document or b""):
+        raise FormatError(f"{url} is damaged: its metadata is not what was written", url=url)
+    return template_of(carried, template)
 
 
 def _pruned(node: Node, wanted: Callable[[str], bool], path: str) -> Node:

@@ -69,20 +69,40 @@ def from_arrow(table: Any, template: ManifestGroup | None = None) -> ManifestGro
     True
     """
     arrow = _without_labels(_table(table))
-    carried = arrow.schema.metadata or {}
-    own = Template.from_json(carried[KEY.encode()]) if KEY.encode() in carried else None
+    return tree_of(arrow, template_of(arrow.schema.metadata or {}, template))
+
+
+def template_of(carried: Mapping[bytes, bytes], template: ManifestGroup | None) -> Template:
+    """Return what a table is about.
+
+    Parameters
+    ----------
+    carried
+        The metadata of its schema.
+    template
+        The tree that the caller says it is about.
+
+    Raises
+    ------
+    FormatError
+        If neither says it.
+    ManifestError
+        If they contradict each other.
+    """
+    document = carried.get(KEY.encode())
+    own = None if document is None else Template.from_json(document)
     if template is not None:
         given = Template.of(template)
         if own is not None:
             _check_same(given, own)
             given = Template(given.root, own.encodings)
-        return tree_of(arrow, given)
+        return given
     if own is None:
         raise FormatError(
             "the table does not say what its arrays are: its schema has no metadata of virtualchunks, which some "
             "libraries drop. Pass template=, the ManifestGroup that the rows are about"
         )
-    return tree_of(arrow, own)
+    return own
 
 
 def tree_of(table: Any, template: Template) -> ManifestGroup:

@@ -131,7 +131,10 @@ class TestOtherLibraries:
         assert seen["offset"].chunk(0).buffers()[1].address == address
 
     def test_polars(self):
-        frame = pl.DataFrame(to_arrow(tree()))
+        table = to_arrow(tree())
+        frame = pl.DataFrame(table)
+        seen = frame["offset"].to_numpy(allow_copy=False)
+        assert seen.__array_interface__["data"][0] == table["offset"].chunk(0).buffers()[1].address
         found = frame.filter(pl.col("array") == "air").group_by("path").agg(pl.col("length").sum()).sort("path")
         assert found.rows() == [(f"{FOLDER}/0%20a.nc", 48), (f"{FOLDER}/1%20a.nc", 36)]
 

@@ -15,6 +15,7 @@ from virtualchunks.errors import (
     WriteError,
 )
 from virtualchunks.inline import encode_array
+from virtualchunks.urls import quote_path
 from virtualchunks.writers.tables import from_lance, to_lance
 
 NAMES = ("plain.bin", "a b.bin", "a#b.bin", "a%20b.bin", "a+b.bin", "äö 日本.bin", "a?b.bin")
@@ -60,6 +61,40 @@ class TestBlobs:
             columns=["path", "offset"], filter="array = 'air' AND i0 = 2 AND i1 = 1"
         )
         assert found.to_pylist() == [{"path": "s3://bucket/archive/1%20a.nc", "offset": 2100}]
+
+
+class TestS3:
+    @pytest.fixture
+    def options(self, monkeypatch):
+        """Serve a bucket by moto, and return how to reach it; Lance reads blobs with what the environment says."""
+        server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        boto3 = pytest.importorskip("boto3")
+        server.start()
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="bucket")
+        for number, name in enumerate(NAMES):
+            client.put_object(Bucket="bucket", Key=name, Body=bytes([number]) * 8 + b"tail")
+        client.close()
+        options = {**keys, "aws_endpoint": endpoint, "aws_region": "us-east-1", "aws_allow_http": "true"}
+        for name, value in options.items():
+            monkeypatch.setenv(name.upper(), value)
+        yield options
+        server.stop()
+
+    def test_lance_reads_objects_of_any_name(self, options):
+        metadata = vc.ArrayMetadata.build(shape=(len(NAMES),), chunks=(1,), dtype="<u8", dimension_names=("x",))
+        entries = {
+            str(number): {"path": f"s3://bucket/{quote_path(name)}", "offset": 0, "length": 8}
+            for number, name in enumerate(NAMES)
+        }
+        group = vc.ManifestGroup({"v": vc.ManifestArray(metadata, entries)})
+        to_lance(group, "s3://bucket/refs.lance", storage_options=options)
+        assert from_lance("s3://bucket/refs.lance", storage_options=options) == group
+        dataset = lance.dataset("s3://bucket/refs.lance", storage_options=options)
+        assert blobs(dataset) == [bytes([number]) * 8 for number in range(len(NAMES))]
 
 
 class TestVersions:

@@ -190,15 +190,32 @@ def check_proportion(path: str, size: int, present: int) -> None:
 
 def _texts(columns: Sequence[PackedStrings | None], used: Sequence[npt.NDArray[np.intp]]) -> _Texts:
     """Return the text that source rows in use have, each distinct one once."""
-    numbers: dict[str, int] = {}
-    codes = []
+    pa = pyarrow()
+    flags: dict[int, npt.NDArray[np.bool_]] = {}
+    known: dict[int, PackedStrings] = {}
     for column, rows in zip(columns, used, strict=True):
-        own = np.full(int(rows.max()) + 1 if len(rows) else 0, -1, dtype=np.int32)
         if column is not None:
-            texts = [column[row] for row in rows.tolist()]
-            own[rows] = [numbers.setdefault(text, len(numbers)) if text else -1 for text in texts]
-        codes.append(own)
-    return _Texts(pyarrow().array(list(numbers), pyarrow().string()), tuple(codes))
+            known[id(column)] = column  # several arrays share one
+            flags.setdefault(id(column), np.zeros(len(column), dtype=bool))[rows] = True
+    parts = [_arrow_texts(column, flags[key]) for key, column in known.items()]
+    encoded = pa.concat_arrays([pa.array([], pa.large_string()), *parts]).dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    ends = np.cumsum([len(part) for part in parts])
+    places = dict(zip(known, np.split(codes, ends[:-1]) if parts else (), strict=True))
+    none = [np.full(int(rows.max()) + 1 if len(rows) else 0, -1, dtype=np.int32) for rows in used]
+    own = [places.get(id(column), empty) for column, empty in zip(columns, none, strict=True)]
+    return _Texts(encoded.dictionary.cast(pa.string()), tuple(own))
+
+
+def _arrow_texts(column: PackedStrings, wanted: npt.NDArray[np.bool_]) -> Any:
+    """Return packed strings as an Arrow array, null where they are empty or not wanted, without a copy of the text."""
+    pa = pyarrow()
+    data, ends = column.packed
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+    valid = np.packbits(wanted & (np.diff(offsets) > 0), bitorder="little")
+    return pa.Array.from_buffers(
+        pa.large_string(), len(column), [pa.py_buffer(valid), pa.py_buffer(offsets), pa.py_buffer(data)]
+    )
 
 
 def _encodings(table: SourceTable, numbers: dict[str, int], path: str) -> npt.NDArray[np.int32] | None:

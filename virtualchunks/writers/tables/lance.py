@@ -150,7 +150,7 @@ def _place(target: str | os.PathLike[str]) -> str:
 def _exists(lance: Any, place: str, options: dict[str, str] | None) -> bool:
     try:
         lance.dataset(place, storage_options=options)
-    except (ValueError, OSError):
+    except (ValueError, OSError, RuntimeError):
         return os.path.isdir(place) and bool(os.listdir(place))
     return True
 
@@ -158,7 +158,7 @@ def _exists(lance: Any, place: str, options: dict[str, str] | None) -> bool:
 def _open(lance: Any, place: str, version: int | str | None, options: dict[str, str] | None) -> Any:
     try:
         return lance.dataset(place, version=version, storage_options=options)
-    except (ValueError, OSError, OverflowError) as error:
+    except (ValueError, OSError, RuntimeError, OverflowError) as error:
         wanted = "" if version is None else f" with the version {version!r}"
         raise SourceUnavailableError(f"{place} is no Lance dataset{wanted}: {_reason(error)}") from error
 
@@ -180,7 +180,7 @@ def _template(dataset: Any, place: str) -> Template:
 def _rows(dataset: Any, place: str) -> Any:
     try:
         return dataset.to_table(columns=[name for name in dataset.schema.names if name != BLOB])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise FormatError(f"{place} cannot be read by Lance: {_reason(error)}") from error
 
 
@@ -199,7 +199,7 @@ def _append(lance: Any, more: ManifestGroup, place: str, dim: str, options: dict
         )
         whole = lance.LanceOperation.Overwrite(dataset.schema.with_metadata(schema.metadata), [*old, *new])
         made = lance.LanceDataset.commit(dataset, whole, read_version=dataset.version, storage_options=options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise WriteError(f"cannot append to {place}: {_reason(error)}; it is as it was") from error
     return int(made.version)
 
@@ -208,7 +208,7 @@ def _write(lance: Any, made: TableOf, place: str, mode: str, options: dict[str, 
     reader = _reader(lance, _schema(lance, made.schema), made.batches(ROWS))
     try:
         dataset = lance.write_dataset(reader, place, mode=mode, **_options(options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise WriteError(f"cannot write {place}: {_reason(error)}; what was there before is untouched") from error
     return int(dataset.version)
 

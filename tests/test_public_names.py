@@ -25,6 +25,7 @@ NAMES = [
     "open_virtual_dataset",
     "open_virtual_datatree",
     "open_virtual_mfdataset",
+    "verify",
 ]
 
 

@@ -26,6 +26,7 @@ from virtualchunks.xarray import (
 if TYPE_CHECKING:
     from virtualchunks.diagnosis import diagnose
     from virtualchunks.store import ManifestStore
+    from virtualchunks.verification import verify
 
 __all__ = [
     "ArrayMetadata",
@@ -45,10 +46,15 @@ __all__ = [
     "open_virtual_dataset",
     "open_virtual_datatree",
     "open_virtual_mfdataset",
+    "verify",
 ]
 
 #: Names whose modules import much, such as zarr, or are seldom used: they are imported when they are first used.
-_WHEN_USED = {"ManifestStore": "virtualchunks.store", "diagnose": "virtualchunks.diagnosis"}
+_WHEN_USED = {
+    "ManifestStore": "virtualchunks.store",
+    "diagnose": "virtualchunks.diagnosis",
+    "verify": "virtualchunks.verification",
+}
 
 
 def __getattr__(name: str) -> Any:

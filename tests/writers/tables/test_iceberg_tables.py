@@ -111,6 +111,14 @@ class TestSnapshots:
             summary = opened.load_table(NAME).current_snapshot().summary
         assert (summary["added-records"], summary["total-records"]) == ("10", "20")
 
+    def test_appending_chunks_all_of_which_are_missing(self, tmp_path):
+        none = vc.ManifestArray(cube().metadata, vc.ChunkManifest.missing((4, 2)))
+        parts = [vc.ManifestGroup({"v": array}) for array in (cube(), none, cube())]
+        for group, options in zip(parts, ({}, *[{"mode": "a", "append_dim": "time"}] * 2), strict=True):
+            to_iceberg(group, NAME, tmp_path, **options)
+        found = from_iceberg(NAME, tmp_path)["v"]
+        assert found.manifest.present[:, 0].tolist() == [True] * 4 + [False] * 4 + [True] * 4
+
     def test_what_changes_the_rows_that_are_there_rewrites_them(self, tmp_path):
         one = cube()
         other = vc.ManifestArray(one.metadata.replace(encoding=vc.ChunkEncoding.plain(">f4")), one.manifest)

@@ -147,6 +147,14 @@ class TestVersions:
             assert found[name].manifest == joined.manifest
             assert found[name].metadata == joined.metadata
 
+    def test_appending_chunks_all_of_which_are_missing(self, tmp_path):
+        none = vc.ManifestArray(cube().metadata, vc.ChunkManifest.missing((4, 2)))
+        parts = [vc.ManifestGroup({"v": array}) for array in (cube(), none, cube())]
+        for group, options in zip(parts, ({}, *[{"mode": "a", "append_dim": "time"}] * 2), strict=True):
+            to_lance(group, tmp_path / "refs.lance", **options)
+        found = from_lance(tmp_path / "refs.lance")["v"]
+        assert found.manifest.present[:, 0].tolist() == [True] * 4 + [False] * 4 + [True] * 4
+
     def test_what_changes_the_rows_that_are_there_rewrites_them(self, tmp_path):
         path = tmp_path / "refs.lance"
         one, first = on_disk(tmp_path, "a.bin")

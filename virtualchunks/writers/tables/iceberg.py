@@ -101,15 +101,8 @@ def to_iceberg(
         there = _load(opened, table, missing_ok=mode != "a")
         if there is None:
             return _create(opened, table, made)
-        if mode == "w-":
-            raise TargetExistsError(
-                f"the table {_name(table)} exists; pass mode='w' for a new snapshot of it, or 'a' to append to it"
-            )
-        if KEY not in there.properties:
-            raise TargetExistsError(f"the table {_name(table)} is not one of references, so it is not written to")
-        if mode == "w":
-            return _replace(there, made)
-        return _append(there, group, str(append_dim), table)
+        _check_there(there, table, mode)
+        return _replace(there, made) if mode == "w" else _append(there, group, str(append_dim), table)
 
 
 def from_iceberg(
@@ -243,6 +236,16 @@ def _load(catalog: Any, table: Identifier, *, missing_ok: bool) -> Any:
         if missing_ok:
             return None
         raise SourceUnavailableError(f"there is no table {_name(table)} in the catalog") from error
+
+
+def _check_there(there: Any, table: Identifier, mode: TableMode) -> None:
+    """Raise TargetExistsError for a table that is not to be written to."""
+    if mode == "w-":
+        raise TargetExistsError(
+            f"the table {_name(table)} exists; pass mode='w' for a new snapshot of it, or 'a' to append to it"
+        )
+    if KEY not in there.properties:
+        raise TargetExistsError(f"the table {_name(table)} is not one of references, so it is not written to")
 
 
 def _create(catalog: Any, table: Identifier, made: TableOf) -> int:

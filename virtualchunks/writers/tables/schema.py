@@ -21,14 +21,14 @@ from __future__ import annotations
 from typing import Any
 
 from virtualchunks.errors import MissingDependencyError
+from virtualchunks.writers.tables.documents import KEY
 
 ARRAY, KIND, PATH, OFFSET, LENGTH, BYTES = "array", "kind", "path", "offset", "length", "bytes"
 SIZE, ETAG, LAST_MODIFIED, STAMP_VERSION, ENCODING = "size", "etag", "last_modified", "version", "encoding"
 KINDS = ("virtual", "inline", "native")
 #: Columns without which there is no table of references.
 REQUIRED = (ARRAY, PATH, OFFSET, LENGTH)
-#: Columns beside those of the chunk index, in order.
-HEAD = (ARRAY,)
+#: Columns behind those of the chunk index, in order.
 TAIL = (KIND, PATH, OFFSET, LENGTH, BYTES, SIZE, ETAG, LAST_MODIFIED, STAMP_VERSION, ENCODING)
 #: Most axes of an array.
 MOST_AXES = 64
@@ -73,8 +73,6 @@ def schema(rank: int, document: str) -> Any:
     document
         The Zarr metadata; see :mod:`virtualchunks.writers.tables.documents`.
     """
-    from virtualchunks.writers.tables.documents import KEY
-
     pa = pyarrow()
     text = pa.dictionary(pa.int32(), pa.string())
     types = {

@@ -1,6 +1,7 @@
 """Tables of references: what other libraries see in them, what comes back, and what is refused, by row."""
 
 import json
+import sys
 
 import duckdb
 import numpy as np
@@ -120,6 +121,50 @@ class TestColumns:
         assert table.num_rows == 12
         assert table["i0"].to_pylist() == [0] * 4 + [1] * 4 + [2] * 4
         assert from_arrow(table)["v"].manifest == many.manifest
+
+
+def calls(work):
+    """Return how many functions are called, those of C among them."""
+    count = 0
+
+    def seen(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_nothing_is_done_chunk_by_chunk():
+    trees = [vc.ManifestGroup({"v": references(count), "w": in_memory(count)}) for count in (100, 20_000)]
+    tables = [to_arrow(group) for group in trees]
+    for work in (lambda i: to_arrow(trees[i]), lambda i: from_arrow(tables[i])):
+        work(0)
+        assert calls(lambda: work(1)) < calls(lambda: work(0)) + 50  # noqa: B023 - called at once
+
+
+def references(count):
+    records = np.zeros((count, 1), dtype=RECORD)
+    records["source"][:, 0], records["length"] = np.arange(count) % 3, 10
+    sources = vc.SourceTable.of_urls(
+        [f"s3://b/{i}" for i in range(3)], [vc.Stamp(size=i, etag=str(i)) for i in range(3)]
+    )
+    metadata = vc.ArrayMetadata.build(shape=(count, 5), chunks=(1, 5), dtype="<i2")
+    return vc.ManifestArray(metadata, ChunkManifest.from_records(records, sources))
+
+
+def in_memory(count):
+    records = np.zeros(count, dtype=RECORD)
+    records["offset"], records["length"] = np.arange(count)[::-1], 1 + np.arange(count) % 2
+    metadata = vc.ArrayMetadata.build(shape=(count,), chunks=(1,), dtype="u1")
+    return vc.ManifestArray(
+        metadata, ChunkManifest.from_records(records, vc.SourceTable.of_buffers([bytes(count + 1)]))
+    )
 
 
 class TestOtherLibraries:

@@ -1,11 +1,14 @@
 """Parquet tables of references: streamed, pruned, placed whole, refused by name; and the parser that opens them."""
 
 import contextlib
+import importlib.metadata
 import os
 import signal
 import subprocess
 import sys
+import tomllib
 import tracemalloc
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -30,6 +33,7 @@ from virtualchunks.errors import (
 )
 from virtualchunks.manifest import RECORD, ChunkManifest
 from virtualchunks.reading.reader import ObjectReader
+from virtualchunks.writers.kerchunk import write_parquet
 from virtualchunks.writers.tables import from_parquet, to_arrow, to_parquet
 from virtualchunks_parsers.table import TableParser
 
@@ -251,6 +255,19 @@ class TestParser:
     def test_found_by_content(self):
         assert TableParser.recognises(b"PAR1....")
         assert not TableParser.recognises(b'{"refs"')
+
+    @pytest.mark.parametrize("options", [{}, {"parser": "parquet"}])
+    def test_found_through_its_entry_point(self, path, options, monkeypatch):
+        project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+        value = project["entry-points"]["virtualchunks.parsers"]["parquet"]
+        entry = importlib.metadata.EntryPoint("parquet", value, "virtualchunks.parsers")
+        monkeypatch.setattr("virtualchunks.parsing._entry_points", lambda: {"parquet": entry})
+        assert vc.open_store(path, **options).group == tree()
+
+    def test_a_part_of_kerchunk_references(self, tmp_path):
+        write_parquet(vc.ManifestGroup({"air": cube()}), tmp_path / "refs")
+        with pytest.raises(FormatError, match="part of Kerchunk references, open the folder"):
+            TableParser()(str(tmp_path / "refs" / "air" / "refs.0.parq"))
 
     def test_a_group_and_dropped_variables(self, path):
         inner = TableParser(group="inner").parse(str(path))

@@ -53,19 +53,26 @@ class DMRPPParser(FileParser):
         :class:`~virtualchunks.errors.UnsupportedArrayWarning`.
     data_url
         URL or path of the data file, where the document does not say it, or says what no longer holds.
+    stamps
+        Whether to take the stamps of the data files, by which a later change of them is noticed. By default those of
+        local files are taken, which costs no request; ``True`` takes all, with one request for each, and ``False`` none.
 
     Notes
     -----
     The data file is the one that the document names (``dmrpp:href``), or the one beside it with its name less
     ``.dmrpp``. A path in the document is taken from the document's folder; it cannot lead out of that. The registry
     must grant every data file; without a registry, the file beside the document and `data_url` are granted, and what
-    the document names is not. One request reads a document of up to 1 MiB, and one for each data file takes its
-    stamp.
+    the document names is not.
+
+    One request reads a document of up to 1 MiB, and nothing else is asked for. A document has no size, ETag or checksum
+    of its data files. So a data file that was rewritten after the document was made, and before that is parsed, goes
+    unnoticed whatever is asked. To notice that one is rewritten later takes a stamp. Without, chunks are still checked
+    for their lengths, and those with fletcher32 for their sums.
 
     Examples
     --------
     >>> DMRPPParser(data_url="s3://bucket/a.h5")
-    DMRPPParser(group=None, drop_variables=(), strict=False, data_url='s3://bucket/a.h5')
+    DMRPPParser(group=None, drop_variables=(), strict=False, data_url='s3://bucket/a.h5', stamps=None)
     """
 
     name: ClassVar[str] = "DMR++"
@@ -89,6 +96,7 @@ class DMRPPParser(FileParser):
     )
 
     data_url: str | None = None
+    stamps: bool | None = None
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:
@@ -104,7 +112,7 @@ class DMRPPParser(FileParser):
     def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         with ObjectReader(registry, url) as reader:
             root = read_document(reader)
-            files = DataFiles(registry, reader.url, root.attributes.get("dmrpp:href"), self.data_url)
+            files = DataFiles(registry, reader.url, root.attributes.get("dmrpp:href"), self.data_url, self.stamps)
             return _Parse(self._omissions(files.document, REASONS), files, root).tree(self.group)
 
     def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:

@@ -124,7 +124,7 @@ def _opened(
         return opened.group, ObjectStoreRegistry.coerce(granted), type(opened).__name__
     source = as_url(opened)
     granted = granting(registry, source)
-    store = open_store(source, granted, parser, drop_variables=dropped, strict=strict)
+    store = open_store(source, registry, parser, drop_variables=dropped, strict=strict)
     return store.group, registry_of(store, granted), source
 
 

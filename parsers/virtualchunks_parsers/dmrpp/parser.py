@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, ManifestError, NotGrantedError, ReadError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.urls import as_url
 from virtualchunks_parsers.base import LEFT_OUT, FileParser, Omissions
 from virtualchunks_parsers.dmrpp import inline
 from virtualchunks_parsers.dmrpp.datafiles import DataFiles, sibling_of
@@ -115,11 +114,15 @@ class DMRPPParser(FileParser):
             files = DataFiles(registry, reader.url, root.attributes.get("dmrpp:href"), self.data_url, self.stamps)
             return _Parse(self._omissions(files.document, REASONS), files, root).tree(self.group)
 
-    def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        if registry is not None:
-            return super()._granted(url, registry)
-        beside = sibling_of(as_url(url))
-        return ObjectStoreRegistry().grant(*(name for name in (url, beside, self.data_url) if name is not None))
+    def companions(self, url: str) -> tuple[str, ...]:
+        """Return the data files that the user names: `data_url`, and the file beside the document.
+
+        Parameters
+        ----------
+        url
+            Canonical URL of the document.
+        """
+        return tuple(name for name in (sibling_of(url), self.data_url) if name is not None)
 
 
 class _Parse:

@@ -177,11 +177,11 @@ def _texts(texts: Sequence[str]) -> Element:
     return element
 
 
-def fixed_length_element(metadata_dtype: np.dtype[Any], encoding: ChunkEncoding) -> Element:
+def fixed_length_element(dtype: np.dtype[Any], encoding: ChunkEncoding) -> Element:
     """Return the element that says how long texts of one length are, and how they are padded."""
     pads = [codec["configuration"]["pad"] for codec in encoding.codecs if codec["name"] == PADDING]
-    length = str(metadata_dtype.itemsize)
-    return Element("dmrpp:FixedLengthStringArray", string_length=length, pad=next(iter(pads), "null_pad"))
+    pad = next(iter(pads), "null_pad")
+    return Element("dmrpp:FixedLengthStringArray", string_length=str(dtype.itemsize), pad=pad)
 
 
 def fill_text(value: Any) -> str | None:
@@ -203,7 +203,7 @@ def fill_text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, np.floating) and np.isfinite(value):
+    if isinstance(value, np.floating) and np.isfinite(value) and value != 0:
         return f"{float(value):#.{DIGITS}g}"
     return number_text(value.item())
 

@@ -139,7 +139,8 @@ def test_compressed_chunks_in_memory_are_written_as_values(tmp_path: Path) -> No
 def test_text_of_any_kind_comes_back(tmp_path: Path) -> None:
     texts = ["", "a\x00b", "\x01", "a & <b>", " blank ", "line\r\nline\n", "same", "same", "same", "日本 😀", "]]>"]
     values = np.array(texts, dtype=np.dtypes.StringDType())
-    tree = ManifestGroup({"v": in_memory_array(values, ("x",), {}), "s": in_memory_array(np.array(texts[5], values.dtype), (), {})})
+    scalar = np.array(texts[5], values.dtype)
+    tree = ManifestGroup({"v": in_memory_array(values, ("x",), {}), "s": in_memory_array(scalar, (), {})})
     found = read(written(tree, tmp_path))
     assert read_values(found.arrays["v"], ObjectStoreRegistry()).tolist() == texts
     assert read_values(found.arrays["s"], ObjectStoreRegistry())[()] == texts[5]
@@ -197,7 +198,7 @@ print(json.dumps({name: [array.shape, str(array.dtype), array.manifest.dict()] f
 
 
 def test_virtualizarr_reads_the_same_references(tmp_path: Path) -> None:
-    """Of what it knows: no fletcher32, no text, little-endian numbers. It runs apart: it takes over accessors of ours."""
+    """Of what it knows: no fletcher32, no text, little-endian numbers. It runs apart, as it takes the accessor vz."""
     if importlib.util.find_spec("virtualizarr") is None:
         pytest.skip("VirtualiZarr is not installed")
     path = archive(tmp_path / "a.h5")
@@ -374,9 +375,7 @@ def test_lengths_that_disagree_are_refused_with_both_arrays(tmp_path: Path) -> N
         written(tree, tmp_path)
 
 
-def test_values_that_are_too_many_for_a_document_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_that_are_too_many_for_a_document_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "MOST_HELD", 23)
     with pytest.raises(LimitExceededError, match="'v' holds 24 bytes in memory"):
         written(ManifestGroup({"v": in_memory_array(np.arange(3.0), ("x",), {})}), tmp_path)
@@ -409,7 +408,7 @@ def test_many_chunks_are_streamed(tmp_path: Path) -> None:
     path = written(tree, tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert path.stat().st_size > 8_000_000
+    assert path.stat().st_size > 7_000_000
     assert peak < 5_000_000
     assert read(path) == tree
 

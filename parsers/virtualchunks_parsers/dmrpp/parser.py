@@ -54,7 +54,7 @@ class DMRPPParser(FileParser):
         URL or path of the data file, where the document does not say it, or says what no longer holds.
     stamps
         Whether to take the stamps of the data files, by which a later change of them is noticed. By default those of
-        local files are taken, which costs no request; ``True`` takes all, with one request for each, and ``False`` none.
+        local files are taken, which costs no request; ``True`` takes all, one request for each, and ``False`` none.
 
     Notes
     -----

@@ -83,7 +83,7 @@ def _values(value: Any, what: str, path: str, wanted: np.dtype[Any] | None) -> t
 
 
 def _stored(array: npt.NDArray[Any], value: Any, wanted: np.dtype[Any] | None) -> np.dtype[Any]:
-    """Return the dtype to write numbers as: that of the variable where they are such, and no wider than Python's need."""
+    """Return the dtype to write numbers as: the variable's where it holds them, and Int32 for small ones of Python."""
     if array.dtype.kind not in "iuf":
         return array.dtype
     if wanted is not None and wanted.str[1:] in NUMBERS:

@@ -60,8 +60,8 @@ class Scope:
         if known is self:
             other, first = self.declared[name]
             raise UnsupportedFeatureError(
-                f"the dimension {name!r} has the length {other} in {first!r} and {size} in {path!r}, and DMR++ declares "
-                "the dimensions of a group once; rename it in one of them",
+                f"the dimension {name!r} has the length {other} in {first!r} and {size} in {path!r}, and DMR++ has one "
+                "length for a dimension of a group; rename it in one of them",
                 variable=path,
             )
         if not name or "/" in name:
@@ -75,7 +75,7 @@ class Scope:
             yield Element("Dimension", name=name, size=str(size))
 
     def coordinate(self, name: str, size: int) -> str | None:
-        """Return the qualified name of the coordinate of a dimension, in this group or the nearest above that has one."""
+        """Return the qualified name of the coordinate of a dimension, from this group or the nearest one above."""
         for scope in self._outwards():
             array = scope.group.arrays.get(name)
             if array is not None and array.shape == (size,) and _is_along(array.metadata, name):

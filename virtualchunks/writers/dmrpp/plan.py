@@ -21,7 +21,7 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.writers.dmrpp.attributes import NUMBERS, attribute_elements
 from virtualchunks.writers.dmrpp.dimensions import Scope
 from virtualchunks.writers.dmrpp.elements import legal
-from virtualchunks.writers.dmrpp.storage import Chunks, chunks_of, fixed_length_element, held_element
+from virtualchunks.writers.dmrpp.storage import Chunks, chunks_of, field_starts, fixed_length_element, held_element
 from virtualchunks.writers.layout import StoredArray, stored_array
 
 #: What the format is called in messages.
@@ -116,22 +116,19 @@ def _variable(path: str, array: ManifestArray, scope: Scope) -> PlannedVariable:
 
 
 def _is_held(stored: StoredArray) -> bool:
-    """Return whether the values are written into the document: all of them are in memory, or none are anywhere."""
+    """Return whether the values are written into the document, since all of them are in memory."""
     buffers = stored.manifest.sources.buffers or {}
-    if not buffers:
+    used = stored.manifest.used_rows().tolist() if buffers else []
+    held = [row for row in used if row in buffers]
+    if not held:
         return False
-    used = stored.manifest.used_rows().tolist()
-    if used and all(row in buffers for row in used):
-        return not stored.has_missing or _refuse_mixture(stored, "missing")
-    return any(row in buffers for row in used) and _refuse_mixture(stored, "elsewhere")
-
-
-def _refuse_mixture(stored: StoredArray, others: str) -> bool:
-    raise UnsupportedFeatureError(
-        f"some chunks of {stored.path!r} are held in memory and others are {others}, and DMR++ holds all values of a "
-        "variable or none; load all of it, or leave it out",
-        variable=stored.path,
-    )
+    if len(held) < len(used) or stored.has_missing:
+        raise UnsupportedFeatureError(
+            f"some chunks of {stored.path!r} are held in memory and others are not, and DMR++ holds all values of a "
+            "variable or none; load all of it, or leave it out",
+            variable=stored.path,
+        )
+    return True
 
 
 def _kind(dtype: np.dtype[Any], path: str) -> str:
@@ -153,12 +150,12 @@ def _kind(dtype: np.dtype[Any], path: str) -> str:
 def _add_fields(element: Element, dtype: np.dtype[Any], path: str) -> None:
     """Add the fields of a structure, whose elements have to follow each other without gaps."""
     at = 0
-    for name in dtype.names or ():
-        part, start = (dtype.fields or {})[name][:2]
+    for name, start in field_starts(dtype).items():
+        part = dtype[name]
         if part.kind in "ST" or part.subdtype is not None or start != at:
             raise UnsupportedFeatureError(
-                f"the field {name!r} of {path!r} is text, an array, or stands behind a gap, and structures of DMR++ are "
-                "numbers one after the other",
+                f"the field {name!r} of {path!r} is text, an array, or stands behind a gap, and structures of DMR++ "
+                "are numbers one after the other",
                 variable=path,
             )
         child = SubElement(element, _kind(part, path), name=legal(name, "the name of a field", path))

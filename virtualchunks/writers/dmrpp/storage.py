@@ -23,7 +23,7 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding, Codec, byte_order, in_order
 from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
 from virtualchunks.writers.dmrpp.attributes import number_text
-from virtualchunks.writers.dmrpp.elements import is_legal, legal
+from virtualchunks.writers.dmrpp.elements import is_legal
 from virtualchunks.writers.layout import StoredArray, blocks
 
 #: Filters by the codecs that they are.
@@ -113,13 +113,18 @@ def chunks_of(stored: StoredArray) -> Chunks:
     if fill is not None and is_legal(fill):
         attributes["fillValue"] = fill
     elif stored.has_missing:
-        legal(fill or "\0", "the fill value", path)
+        raise UnsupportedFeatureError(
+            f"chunks of {path!r} are missing, and XML, which DMR++ is, cannot hold the fill value "
+            f"{metadata.fill_value!r} that they read as",
+            variable=path,
+        )
     if filters:
         attributes["compressionType"] = " ".join(filters)
     if levels:
         attributes["deflateLevel"] = " ".join(map(str, levels))
     if metadata.dtype.names is not None:
-        attributes["structOffset"] = _offsets(metadata.dtype)
+        starts = list(field_starts(metadata.dtype).values())
+        attributes["structOffset"] = " ".join(map(str, [*starts[1:], metadata.dtype.itemsize]))
     element = Element("dmrpp:chunks", attributes)
     shape = metadata.grid.chunk_shape
     is_whole = not filters and shape == metadata.shape
@@ -221,11 +226,11 @@ def _order(dtype: np.dtype[Any]) -> str:
     return "BE" if byte_order(dtype) == "big" else "LE"
 
 
-def _offsets(dtype: np.dtype[Any]) -> str:
-    """Where the fields of a structure but the first begin, and how long it is."""
-    fields = dtype.fields or {}
-    starts = [fields[name][1] for name in dtype.names or ()]
-    return " ".join(map(str, [*starts[1:], dtype.itemsize]))
+def field_starts(dtype: np.dtype[Any]) -> dict[str, int]:
+    """Return where each field of a structure begins, in bytes; nothing for other dtypes."""
+    if dtype.names is None or dtype.fields is None:
+        return {}
+    return {name: dtype.fields[name][1] for name in dtype.names}
 
 
 def _filters(path: str, encoding: ChunkEncoding) -> tuple[list[str], list[int]]:
@@ -278,7 +283,7 @@ def _check_lengths(stored: StoredArray, filters: Sequence[str]) -> None:
 
 def _text_elsewhere(path: str) -> UnsupportedFeatureError:
     return UnsupportedFeatureError(
-        f"{path!r} is text of any length in chunks elsewhere, which DMR++ cannot refer to; load it, so that the document "
-        "holds it",
+        f"{path!r} is text of any length in chunks elsewhere, which DMR++ cannot refer to; load it, so that the "
+        "document holds it",
         variable=path,
     )

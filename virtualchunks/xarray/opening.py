@@ -84,7 +84,8 @@ def open_virtual_dataset(
         What to open: a local path, or a ``file://``, ``s3://``, ``gs://`` or ``https://`` URL.
     registry
         What may be read, through which stores: an :class:`~virtualchunks.ObjectStoreRegistry` or a dictionary for one.
-        ``None`` grants exactly the object that `url` names, without credentials.
+        ``None`` grants exactly the object that `url` names, without credentials; naming a DMR++ names the data file
+        beside it, too.
     parser
         A parser, the name of an installed one (``"hdf5"``), or ``None`` to find it by what the file begins with and how
         its name ends.

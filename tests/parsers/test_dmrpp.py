@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from rangeserver import RangeServer
 from registeredcodec import ensure_registered
 
+import virtualchunks as vc
 from virtualchunks.codecs import text_padding
-from virtualchunks.errors import NotGrantedError, SourceChangedError
+from virtualchunks.errors import NotGrantedError, SourceChangedError, SourceUnavailableError
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.testing.parsers import ParserTests
@@ -266,6 +267,27 @@ def test_stamps_of_local_files_are_taken_unless_they_are_not_wanted(tmp_path: Pa
     for stamps, expected in ((None, True), (True, True), (False, False)):
         array = DMRPPParser(stamps=stamps).parse(str(document)).arrays["deflated"]
         assert bool(array.manifest.sources.stamp(0)) is expected
+
+
+def test_naming_a_document_names_the_file_beside_it(tmp_path: Path) -> None:
+    """And the one that the user says, but none that the document says; a registry of the user's is taken as it is."""
+    path = write_everything(tmp_path / "a.h5")
+    document = Describe(path).write()
+    opened = vc.open_virtual_dataset(document, loadable_variables=["lat"])
+    np.testing.assert_array_equal(opened["lat"], np.linspace(-90, 90, 12))
+    np.testing.assert_array_equal(opened.virtual.open()["shuffled"], hdf5_values(path)["shuffled"])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = path.rename(elsewhere / "b.h5")
+    with pytest.raises(SourceUnavailableError, match=r"a\.h5"):
+        vc.open_virtual_dataset(document)
+    again = vc.open_virtual_dataset(document, parser=DMRPPParser(data_url=str(moved)), loadable_variables=[])
+    assert again.sizes == opened.sizes
+    Describe(moved).write(href=moved.as_uri()).rename(document)
+    with pytest.raises(NotGrantedError, match=r"b\.h5"):
+        vc.open_virtual_dataset(document)
+    with pytest.raises(NotGrantedError):
+        vc.open_virtual_dataset(document, registry=ObjectStoreRegistry().grant(document))
 
 
 @st.composite

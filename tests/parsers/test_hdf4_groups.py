@@ -174,6 +174,43 @@ def test_data_trees_have_the_groups(tmp_path: Path) -> None:
     assert list(vc.open_virtual_dataset(path, group="swath/Data Fields").data_vars) == ["b"]
 
 
+STRUCTURE = """GROUP=GridStructure
+	GROUP=GRID_1
+		GridName="G"
+		XDim=4
+		YDim=2
+		UpperLeftPointMtrs=(0.0,2.0)
+		LowerRightMtrs=(4.0,0.0)
+		Projection=GCTP_SNSOID
+	END_GROUP=GRID_1
+END_GROUP=GridStructure
+END
+"""
+
+
+def test_fields_of_grids_inherit_the_coordinates_of_the_root(tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf"
+    file = SD(str(path), SDC.WRITE | SDC.CREATE)
+    made = file.create("field", SDC.INT16, (2, 4))
+    for axis, name in enumerate(("YDim:G", "XDim:G")):
+        made.dim(axis).setname(name)
+    made[:] = np.zeros((2, 4), "i2")
+    ref = made.ref()
+    made.endaccess()
+    file.attr("StructMetadata.0").set(SDC.CHAR8, STRUCTURE)
+    file.end()
+    whole = HDF(str(path), HC.WRITE)
+    interface = whole.vgstart()
+    for group in _write_groups(interface, {"G": [{"Data Fields": ["field"]}]}, {"field": ref}, "GRID"):
+        group.detach()
+    interface.end()
+    whole.close()
+    fields = vc.open_virtual_datatree(path)["G/Data Fields"]
+    assert fields["field"].dims == ("YDim:G", "XDim:G")
+    np.testing.assert_array_equal(fields.coords["XDim:G"], [0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_array_equal(fields.coords["YDim:G"], [1.5, 0.5])
+
+
 # ------------------------------------------------------------------------------------------------------- attributes
 
 

@@ -19,7 +19,7 @@ from virtualchunks_parsers.netcdf3 import NetCDF3Parser
 
 PARSERS = {"hdf4": HDF4Parser(), "hdf5": HDF5Parser(), "netcdf4": HDF5Parser(), "netcdf3": NetCDF3Parser()}
 #: The corpus's own folders hold others, by origin; larger files show no more.
-FILES = [path for path in corpusscore.files(*PARSERS) if path.stat().st_size < 1_000_000]
+FILES = [path for path in corpusscore.files(*PARSERS) if path.stat().st_size < 300_000]
 
 
 def refused_by(tree: ManifestGroup, target: Path) -> str | None:

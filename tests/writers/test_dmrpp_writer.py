@@ -18,16 +18,19 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from obstore.store import MemoryStore
 
 import virtualchunks as vc
 from virtualchunks import ManifestArray, ManifestGroup
 from virtualchunks.errors import LimitExceededError, TargetExistsError, UnsupportedFeatureError, WriteError
+from virtualchunks.group import is_node_name
 from virtualchunks.manifest import WIDE_RECORD, ChunkManifest
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.testing.forms import FormTests, assert_same_tree, references
 from virtualchunks.writers.datasets import in_memory_array
 from virtualchunks.writers.dmrpp import storage, write_dmrpp
+from virtualchunks.writers.dmrpp.elements import is_legal
 from virtualchunks.writers.dmrpp.storage import fill_text
 from virtualchunks_parsers.dmrpp import DMRPPParser
 from virtualchunks_parsers.dmrpp.fills import fill_value
@@ -289,6 +292,27 @@ def test_attributes_have_types(value: Any, kind: str, back: Any, tmp_path: Path)
     assert root.find(f"{DAP4}Attribute").attrib == {"name": "a", "type": kind}
 
 
+@settings(max_examples=60)
+@given(
+    st.text(min_size=1).filter(is_node_name),
+    st.text(min_size=1).filter(lambda name: "/" not in name),
+    st.dictionaries(st.text(min_size=1), st.text() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)),
+)
+def test_any_text_comes_back_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, dimension: str, attributes: dict[str, Any]
+) -> None:
+    tree = ManifestGroup({name: references((4,), (2,), names=(dimension,), attributes=attributes)}, {}, attributes)
+    store, path = MemoryStore(), tmp_path_factory.getbasetemp() / "any.dmrpp"
+    texts = [name, dimension, *attributes, *(value for value in attributes.values() if isinstance(value, str))]
+    if not all(map(is_legal, texts)):
+        with pytest.raises(UnsupportedFeatureError, match="XML"):
+            write_dmrpp(tree, "any", store=store)
+        return
+    write_dmrpp(tree, "any", store=store)  # in memory, since files are flushed to the disk one by one
+    path.write_bytes(bytes(store.get("any").bytes()))
+    assert_same_tree(read(path), tree, ObjectStoreRegistry())
+
+
 def test_fill_value_attributes_have_the_type_of_the_variable(tmp_path: Path) -> None:
     tree = ManifestGroup({"v": references(dtype="<i2", attributes={"_FillValue": -1, "missing_value": 10**6})})
     kinds = [child.attrib["type"] for child in element_of(tree, tmp_path, f"{DAP4}Int16") if "type" in child.attrib]
@@ -414,8 +438,6 @@ def test_many_chunks_are_streamed(tmp_path: Path) -> None:
 
 
 def test_objects_are_targets_too(tmp_path: Path) -> None:
-    from obstore.store import MemoryStore
-
     store = MemoryStore()
     tree = ManifestGroup({"v": references()})
     write_dmrpp(tree, "b/a.dmrpp", store=store)

@@ -36,8 +36,8 @@ class HDF4Parser(FileParser):
     Notes
     -----
     The root has all data sets, as the SD interface has them. Vgroups in which some of them are become groups, with the
-    same arrays again: those that the user of a library made, and the grids, swaths and fields of HDF-EOS2. Raster images
-    and tables (Vdatas) are no data sets, and are not looked at.
+    same arrays again: those that the user of a library made, and the grids, swaths and fields of HDF-EOS2. Raster
+    images and tables (Vdatas) are no data sets, and are not looked at.
 
     Data in linked blocks that do not hold whole rows, and compressed data in several blocks, are read while the file is
     parsed and kept in memory.

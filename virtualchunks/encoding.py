@@ -147,8 +147,8 @@ class ChunkEncoding:
     def __post_init__(self) -> None:
         if not self.codecs:
             raise ManifestError("an encoding needs at least the codec that turns arrays into bytes")
-        if self.start is not None and self.shape is None:
-            raise ManifestError("a cell that begins within a block needs the shape of the block")
+        if self.start is not None and (self.shape is None or len(self.shape) != len(self.start) or min(self.start) < 0):
+            raise ManifestError(f"a cell cannot begin at {self.start} of a block of the shape {self.shape}")
 
     @classmethod
     def plain(cls, dtype: npt.DTypeLike, compressors: Sequence[Codec] = ()) -> ChunkEncoding:

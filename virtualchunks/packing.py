@@ -106,7 +106,7 @@ class Packing:
     _steps: _Steps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        steps = _steps(self.stored, self.attributes)
+        steps = _steps(self.stored, self.attributes) if self.stored.kind in _NUMBERS else None
         if steps is None:
             raise ManifestError(
                 f"the attributes {dict(self.attributes)} do not say how numbers of {self.stored} are packed"
@@ -158,7 +158,7 @@ class Packing:
         block
             Stored numbers, of the dtype :attr:`stored`.
         """
-        steps, data = self._steps, block
+        steps, data = self._steps, np.asarray(block)  # a scalar would not keep its dtype below
         with np.errstate(all="ignore"):
             if steps.signed is not None:
                 data = np.asarray(data, dtype=steps.signed)

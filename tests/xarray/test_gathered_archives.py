@@ -13,6 +13,7 @@ from tests.xarray.test_packed_archives import COMBINE, READ, assert_same_bits, b
 from tests.xarray.test_virtual_operations import SAFE
 from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.errors import CombineError, UnsupportedFeatureError
+from virtualchunks.writers.datasets import as_group
 from virtualchunks.xarray.dataset import references_of
 
 h5py = pytest.importorskip("h5py")
@@ -94,6 +95,11 @@ def test_chunks_and_packing_change_together(tmp_path):
     cube = vc.open_virtual_mfdataset(paths)
     for read in READ.values():
         assert_same_bits(read(cube), by_xarray(paths), ["v"])
+    pytest.importorskip("pyarrow")
+    group = vc.ManifestGroup.from_arrow(cube.virtual.to_arrow())
+    back = group.to_virtual_dataset(registry={tmp_path.as_uri(): None})
+    assert group.arrays["v"].metadata == as_group(cube).arrays["v"].metadata
+    assert_same_bits(back.virtual.open(), by_xarray(paths), ["v"])
 
 
 def test_missing_chunks_stay_missing(tmp_path):

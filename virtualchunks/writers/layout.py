@@ -19,6 +19,8 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 
+#: Encodings that an error names.
+_SHOWN = 4
 _ADVICE = (
     "; read the values with .virtual.open() and write those, or leave the variable out. A ManifestStore "
     "(.virtual.to_store()) reads it as it is"
@@ -81,7 +83,9 @@ def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
     metadata, manifest = stored.metadata, stored.manifest
     encodings = _encodings(metadata, manifest)
     if len(encodings) > 1:
-        counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in encodings.items())
+        most = sorted(encodings.items(), key=lambda item: -item[1])[:_SHOWN]
+        counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in most)
+        counts += ", and others" if len(encodings) > _SHOWN else ""
         raise UnsupportedFeatureError(
             f"the chunks of {path!r} decode in {len(encodings)} ways ({counts}), but {target} holds one encoding for "
             f"each array{_ADVICE}",

@@ -83,8 +83,7 @@ def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
     metadata, manifest = stored.metadata, stored.manifest
     encodings = _encodings(metadata, manifest)
     if len(encodings) > 1:
-        most = sorted(encodings.items(), key=lambda item: -item[1])[:_SHOWN]
-        counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in most)
+        counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in list(encodings.items())[:_SHOWN])
         counts += ", and others" if len(encodings) > _SHOWN else ""
         raise UnsupportedFeatureError(
             f"the chunks of {path!r} decode in {len(encodings)} ways ({counts}), but {target} holds one encoding for "

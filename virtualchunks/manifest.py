@@ -31,6 +31,7 @@ from virtualchunks.records import (
     parse_chunk_key,
     spanned_shape,
 )
+from virtualchunks.roots import reference_url
 from virtualchunks.sources import SourceTable
 from virtualchunks.urls import as_url, canonical_urls
 
@@ -375,7 +376,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         """
         change: Callable[[str], str] = new if callable(new) else lambda _: new
         compact = self.compact() if len(self._sources) > self._records.size else self
-        return ChunkManifest._trusted(compact._records, compact._sources.rename(lambda url: as_url(change(url))))
+        return ChunkManifest._trusted(compact._records, compact._sources.rename(lambda url: reference_url(change(url))))
 
     def elementwise_eq(self, other: ChunkManifest) -> npt.NDArray[np.bool_]:
         """Return for each chunk whether both manifests point at the same bytes, decoded alike."""

@@ -236,8 +236,7 @@ class ObjectStoreRegistry:
         >>> [location.url for location in registry.locate_all("{archive}/2020/01.nc")]
         ['file:///mnt/archive/2020/01.nc', 'https://data.example/archive/2020/01.nc']
         """
-        bound = self.__copy__()
-        bound._bind(roots)
+        (bound := self.__copy__())._bind(roots)
         return bound
 
     def _bind(self, roots: Mapping[str, Places]) -> None:
@@ -295,8 +294,7 @@ class ObjectStoreRegistry:
         URLError
             If the URL has no canonical spelling.
         NotGrantedError
-            If no prefix covers it, a symbolic link leads out of all of them, or it lies beneath a named root that is
-            not bound.
+            If no prefix covers it, a symbolic link leads out of all of them, or its named root is not bound.
         """
         url = canonical_url(url)
         if url[0] == "{":

@@ -20,7 +20,7 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.xarray.grants import remember
 
 if TYPE_CHECKING:
-    from virtualchunks.registry import ReadableStore
+    from virtualchunks.mounts import ReadableStore
 
     Registry = ObjectStoreRegistry | Mapping[str, ReadableStore | Mapping[str, Any] | None] | None
 

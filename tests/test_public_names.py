@@ -20,6 +20,7 @@ NAMES = [
     "SourceTable",
     "Stamp",
     "__version__",
+    "diagnose",
     "open_store",
     "open_virtual_dataset",
     "open_virtual_datatree",

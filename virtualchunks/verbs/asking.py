@@ -121,7 +121,8 @@ def _by_source(array: ManifestArray, manifest: ChunkManifest) -> Iterator[tuple[
     counts = np.diff([*starts, len(order)])
     sizes = np.add.reduceat(records["length"].reshape(-1)[order].astype(np.int64), starts)
     boxes = []
-    for axis, places in zip(array.metadata.grid.axes, np.unravel_index(order, records.shape), strict=True):
+    indices = np.unravel_index(order, records.shape) if records.ndim else ()
+    for axis, places in zip(array.metadata.grid.axes, indices, strict=True):
         first, last = np.minimum.reduceat(places, starts), np.maximum.reduceat(places, starts)
         boxes.append(list(zip(axis.starts[first].tolist(), (axis.starts + axis.cells)[last].tolist(), strict=True)))
     for row, number in enumerate(numbers.tolist()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata, same_value
+from virtualchunks.writers.datasets import as_group
+
+if TYPE_CHECKING:
+    from virtualchunks.writers.datasets import Tree
 
 #: Most sources that are listed for an array.
 MOST = 20
@@ -112,7 +116,7 @@ class Difference:
                     yield from (f"    and {changes.more} more sources",) if changes.more else ()
 
 
-def diff(one: ManifestGroup, other: ManifestGroup) -> Difference:
+def diff(one: Tree, other: Tree) -> Difference:
     """Return what differs between two trees of references.
 
     Two chunks are the same if they point at the same bytes of the same version of the same object and decode alike.
@@ -120,20 +124,22 @@ def diff(one: ManifestGroup, other: ManifestGroup) -> Difference:
     Parameters
     ----------
     one, other
-        The trees: the old one and the new one.
+        The old one and the new one: ManifestGroups, or xarray's Datasets or DataTrees, of which loaded variables are
+        compared by the bytes that they would be written as.
 
     Returns
     -------
     Difference
         Its size is bounded by the number of arrays, not by that of the chunks.
     """
-    mine, theirs = dict(one.walk_arrays()), dict(other.walk_arrays())
+    old, new = as_group(one), as_group(other)
+    mine, theirs = dict(old.walk_arrays()), dict(new.walk_arrays())
     found = {path: _array_difference(mine[path], theirs[path]) for path in mine if path in theirs}
     return Difference(
         tuple(path for path in theirs if path not in mine),
         tuple(path for path in mine if path not in theirs),
         {path: difference for path, difference in found.items() if difference},
-        _attributes(one, other),
+        _attributes(old, new),
     )
 
 

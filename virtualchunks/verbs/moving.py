@@ -190,6 +190,21 @@ def check_move(old: str, new: str, known: list[str]) -> None:
             raise ManifestError(f"{name!r} cannot name a member of a group: Zarr has no such node name")
 
 
+def put(group: ManifestGroup, path: str, node: ManifestArray | ManifestGroup) -> ManifestGroup:
+    """Return the tree with an array or a group at a path, in the place of what was there.
+
+    Parameters
+    ----------
+    group
+        The tree.
+    path
+        Names joined by slashes.
+    node
+        What to put there.
+    """
+    return _with(group, path.split("/"), node)
+
+
 def _by_prefix(prefixes: Mapping[str, str | os.PathLike[str]], group: ManifestGroup) -> Callable[[str], str]:
     pairs = [
         (reference_url(old).removesuffix("/"), reference_url(new).removesuffix("/")) for old, new in prefixes.items()

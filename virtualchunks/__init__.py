@@ -15,6 +15,7 @@ from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable, Stamp
+from virtualchunks.verbs.comparing import diff
 from virtualchunks.xarray import accessor as accessor
 from virtualchunks.xarray import (
     open_store,
@@ -22,6 +23,7 @@ from virtualchunks.xarray import (
     open_virtual_datatree,
     open_virtual_mfdataset,
 )
+from virtualchunks.xarray.templates import template
 
 if TYPE_CHECKING:
     from virtualchunks.diagnosis import diagnose
@@ -41,10 +43,12 @@ __all__ = [
     "Stamp",
     "__version__",
     "diagnose",
+    "diff",
     "open_store",
     "open_virtual_dataset",
     "open_virtual_datatree",
     "open_virtual_mfdataset",
+    "template",
 ]
 
 #: Names whose modules import much, such as zarr, or are seldom used: they are imported when they are first used.

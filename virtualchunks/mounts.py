@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
-from virtualchunks.errors import NotGrantedError
+from virtualchunks.errors import NotGrantedError, SourceUnavailableError
 from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind
 from virtualchunks.urls import redact
 from virtualchunks.urls import split as _split
@@ -86,6 +86,31 @@ class Mount:
         return (self.url, self.real) == (other.url, other.real) and bool(self.source == other.source)
 
     __hash__ = None  # type: ignore[assignment]  # stores are not hashable
+
+
+def within_reach[T](locate: Callable[[str], T], urls: Sequence[str]) -> tuple[T, ...]:
+    """Return where mirrors are, leaving out those whose store cannot be built, such as a folder that is not there.
+
+    Parameters
+    ----------
+    locate
+        Returns where one is.
+    urls
+        The mirrors.
+
+    Raises
+    ------
+    SourceUnavailableError
+        That of the last, if none is left.
+    """
+    found = []
+    for url in urls:
+        try:
+            found.append(locate(url))
+        except SourceUnavailableError:
+            if url is urls[-1] and not found:
+                raise
+    return tuple(found)
 
 
 def stores_of(registry: object) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
 
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
-from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, split, stores_of
+from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, split, stores_of, within_reach
 from virtualchunks.objectstores import is_kind
 from virtualchunks.roots import Places, places_of, root_of_url, spelled_out
 from virtualchunks.urls import as_url, redact
@@ -233,8 +233,8 @@ class ObjectStoreRegistry:
         Examples
         --------
         >>> registry = ObjectStoreRegistry().bind({"archive": ["/mnt/archive", "https://data.example/archive"]})
-        >>> [location.url for location in registry.locate_all("{archive}/2020/01.nc")]
-        ['file:///mnt/archive/2020/01.nc', 'https://data.example/archive/2020/01.nc']
+        >>> registry.roots["archive"]
+        ('file:///mnt/archive/', 'https://data.example/archive/')
         """
         (bound := self.__copy__())._bind(roots)
         return bound
@@ -274,7 +274,7 @@ class ObjectStoreRegistry:
         """
         if not url.startswith("{"):
             return (self.locate(url),)
-        return tuple(map(self.locate, spelled_out(canonical_url(url), self._roots)))
+        return within_reach(self.locate, spelled_out(canonical_url(url), self._roots))
 
     def locate(self, url: str) -> Location:
         """Where the bytes of a URL are to be had, if it is granted. Every read begins here.

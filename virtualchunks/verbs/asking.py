@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ Ranges = tuple[tuple[int, int], ...]
 
 _SOURCES = ("url", "size", "etag", "last_modified", "version", "variables", "chunks", "bytes", "ranges")
 _PLACES = ("variable", "chunk", "kind", "url", "offset", "length")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def sources(group: ManifestGroup) -> Table:
@@ -101,9 +99,8 @@ def locate(
 
 
 def stamp_columns(stamp: Stamp) -> dict[str, Any]:
-    """Return a stamp as the columns that tables have for it; the time is a datetime."""
-    nanoseconds = stamp.last_modified
-    moment = None if nanoseconds is None else _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    """Return a stamp as the columns that tables have for it; the time is one of NumPy's, in UTC."""
+    moment = None if stamp.last_modified is None else np.datetime64(stamp.last_modified, "ns")
     return {"size": stamp.size, "etag": stamp.etag, "last_modified": moment, "version": stamp.version}
 
 

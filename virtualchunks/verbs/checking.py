@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -129,7 +130,8 @@ def check(group: ManifestGroup, registry: Any = None) -> Check:
     wanted = stamped_urls(group)
     urls = list(dict.fromkeys(url for url, _ in wanted))
     for url in urls:
-        granted.locate(url)  # what is not granted is found out before anything is asked
+        with suppress(SourceUnavailableError):
+            granted.locate(url)  # what is not granted is found out before anything is asked
     with ThreadPoolExecutor(max(1, min(CONCURRENCY, len(urls))), "virtualchunks-check") as pool:
         answers = dict(zip(urls, pool.map(partial(_ask, granted), urls), strict=True))
     return Check(tuple(_judged(url, stamp, answers[url]) for url, stamp in wanted))

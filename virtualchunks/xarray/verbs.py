@@ -114,7 +114,7 @@ class Verbs[Holder: (xr.Dataset, xr.DataTree)]:
             ``"__inlined__"``.
         """
         table = asking.sources(self._group()).to_dict()
-        table["last_modified"] = [None if at is None else pd.Timestamp(at) for at in table["last_modified"]]
+        table["last_modified"] = [None if at is None else pd.Timestamp(at, tz="UTC") for at in table["last_modified"]]
         return pd.DataFrame(table)
 
     def locate(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
+import numpy.typing as npt
+from xarray.coding.times import decode_cf_datetime
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.grid import Axis
+from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import PACKING
-from virtualchunks.xarray.dataset import references_of
+from virtualchunks.reading.together import read_together
+from virtualchunks.xarray.dataset import dimension_names
+
+if TYPE_CHECKING:
+    from virtualchunks.registry import ObjectStoreRegistry
 
 #: What is compared of each variable, in the order in which it is reported.
 FEATURES = ("dtype", "dimensions", "chunks", "codecs", "packing", "fill values", "units")
@@ -62,7 +69,9 @@ class CoordinateFacts:
     is_ascending
         Whether they grow from each to the next.
     digest
-        A hash of all values.
+        A hash of all values, units and calendar.
+    units, calendar
+        What they count, where that is time.
     """
 
     size: int
@@ -72,6 +81,8 @@ class CoordinateFacts:
     is_even: bool = True
     is_ascending: bool = True
     digest: str = ""
+    units: str | None = None
+    calendar: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,48 +108,60 @@ class FileFacts:
     error: str | None = None
 
 
-def facts_of(url: str, dataset: xr.Dataset) -> FileFacts:
-    """Return the facts of an opened file.
+def facts_of(url: str, group: ManifestGroup, registry: ObjectStoreRegistry) -> FileFacts:
+    """Return the facts of a parsed file, after reading its dimension coordinates.
 
     Parameters
     ----------
     url
         The file.
-    dataset
-        It as a virtual Dataset, with its dimension coordinates loaded.
+    group
+        The references into it.
+    registry
+        Which grants it.
+
+    Raises
+    ------
+    ReadError, DecodeError
+        If a coordinate cannot be read.
     """
-    variables = {}
-    for name, variable in dataset.variables.items():
-        array = references_of(variable)
-        if array is not None:
-            variables[str(name)] = variable_facts(variable, array)
-    coordinates = {str(name): coordinate_facts(np.asarray(index)) for name, index in dataset.indexes.items()}
-    return FileFacts(url, variables, coordinates, {str(name): size for name, size in dataset.sizes.items()})
+    names = {name: dimension_names(name, array) for name, array in group.arrays.items()}
+    sizes = {
+        dim: size for name, array in group.arrays.items() for dim, size in zip(names[name], array.shape, strict=True)
+    }
+    coordinates = {name: array for name, array in group.arrays.items() if names[name] == (name,)}
+    values = read_together(coordinates, registry)
+    return FileFacts(
+        url,
+        {name: variable_facts(names[name], array) for name, array in group.arrays.items() if name not in coordinates},
+        {name: coordinate_facts(values[name], array.metadata.attributes) for name, array in coordinates.items()},
+        sizes,
+    )
 
 
-def variable_facts(variable: xr.Variable, array: ManifestArray) -> VariableFacts:
-    """Return the facts of one virtual variable.
+def variable_facts(dimensions: Sequence[str], array: ManifestArray) -> VariableFacts:
+    """Return the facts of one variable.
 
     Parameters
     ----------
-    variable
-        The variable.
+    dimensions
+        Names of its dimensions.
     array
-        The references that it holds.
+        Its references.
     """
-    stated = {**variable.encoding, **array.metadata.attributes, **variable.attrs}
+    stated = array.metadata.attributes
     manifest = array.manifest
     features = {
         "dtype": _dtype(array),
-        "dimensions": f"({', '.join(map(str, variable.dims))})",
+        "dimensions": f"({', '.join(dimensions)})",
         "chunks": " × ".join(map(_axis, array.metadata.grid.axes)) or "scalar",
         "codecs": _codecs(array),
         "packing": _stated(stated, PACKING),
         "fill values": _stated(stated, _FILLS),
         "units": _stated(stated, _UNITS),
     }
-    sizes = dict(zip(map(str, variable.dims), array.shape, strict=True))
-    count = int(np.prod(manifest.shape_chunk_grid, dtype=object))
+    sizes = dict(zip(dimensions, array.shape, strict=True))
+    count = math.prod(manifest.shape_chunk_grid)
     return VariableFacts(features, sizes, count - len(manifest))
 
 
@@ -179,13 +202,15 @@ def _plain(value: Any) -> str:
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def coordinate_facts(values: np.ndarray[Any, Any]) -> CoordinateFacts:
+def coordinate_facts(values: npt.NDArray[Any], attributes: Mapping[str, Any] | None = None) -> CoordinateFacts:
     """Return the facts of the values of a coordinate.
 
     Parameters
     ----------
     values
-        One-dimensional: numbers, times, or text.
+        One-dimensional, as they are stored: numbers, or text.
+    attributes
+        Its attributes, of which packing, units and calendar matter.
 
     Examples
     --------
@@ -193,22 +218,52 @@ def coordinate_facts(values: np.ndarray[Any, Any]) -> CoordinateFacts:
     >>> facts.first, facts.last, facts.step, facts.is_even
     (np.float64(0.0), np.float64(1.0), np.float64(0.5), True)
     """
+    stated = attributes or {}
     if not len(values):
         return CoordinateFacts(0)
-    digest = hashlib.sha256(repr(values.tolist()).encode()).hexdigest()[:16]
-    first, last = values[0], values[-1]
-    try:
-        steps = np.diff(values)
-        positive = steps > steps - steps
-    except TypeError:
-        return CoordinateFacts(len(values), first, last, digest=digest)
+    units, calendar = stated.get("units"), stated.get("calendar")
+    digest = hashlib.sha256(f"{units} {calendar} {values.dtype}".encode())
+    digest.update(repr(values.tolist()).encode() if values.dtype.kind in "TO" else values.tobytes())
+    common: dict[str, Any] = {"digest": digest.hexdigest()[:16], "units": units, "calendar": calendar}
+    if values.dtype.kind not in "iuf":
+        return CoordinateFacts(len(values), values[0], values[-1], **common)
+    numbers = values * stated.get("scale_factor", 1) + stated.get("add_offset", 0)
+    steps = np.diff(numbers.astype("f8") if numbers.dtype.kind == "u" else numbers)
     if not len(steps):
-        return CoordinateFacts(len(values), first, last, digest=digest)
+        return CoordinateFacts(1, numbers[0], numbers[-1], **common)
     step = np.sort(steps)[len(steps) // 2]
-    return CoordinateFacts(len(values), first, last, step, _even(steps, step), bool(positive.all()), digest)
+    return CoordinateFacts(
+        len(values), numbers[0], numbers[-1], step, _even(steps, step), bool((steps > 0).all()), **common
+    )
 
 
-def _even(steps: np.ndarray[Any, Any], step: Any) -> bool:
+def _even(steps: npt.NDArray[Any], step: Any) -> bool:
     if steps.dtype.kind == "f":
         return bool(np.allclose(steps, step, rtol=1e-5, atol=abs(float(step)) * 1e-3))
     return bool((steps == step).all())
+
+
+def decoded(facts: Sequence[CoordinateFacts]) -> list[CoordinateFacts]:
+    """Return facts with times in the place of numbers that count from a moment, all those of one unit at once.
+
+    Parameters
+    ----------
+    facts
+        Those of one coordinate in all files.
+    """
+    result = list(facts)
+    kinds: dict[tuple[Any, Any], list[int]] = {}
+    for place, one in enumerate(facts):
+        if one.size and isinstance(one.units, str) and " since " in one.units:
+            kinds.setdefault((one.units, one.calendar), []).append(place)
+    for (units, calendar), places in kinds.items():
+        chosen = [facts[place] for place in places]
+        numbers = [[one.first, one.last, one.first + (0 if one.step is None else one.step)] for one in chosen]
+        try:
+            times = decode_cf_datetime(np.array(numbers).reshape(-1), units, calendar).reshape(-1, 3)
+        except (ValueError, OverflowError, TypeError):
+            continue
+        for place, one, (first, last, next_one) in zip(places, chosen, times, strict=True):
+            step = None if one.step is None else next_one - first
+            result[place] = replace(one, first=first, last=last, step=step)
+    return result

@@ -207,6 +207,7 @@ _STYLE = (
     ".vc-diagnosis th,.vc-diagnosis td{text-align:left;vertical-align:top;padding:.25em .8em;background:none;"
     "color:inherit;border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent);max-width:36em;"
     "overflow-wrap:anywhere}"
+    ".vc-diagnosis th{white-space:nowrap}"
     ".vc-diagnosis td div{opacity:.75;font-size:.92em}"
     ".vc-diagnosis tr.no td:nth-child(2){border-left:3px solid #c0392b}"
     ".vc-diagnosis tr.ok td:nth-child(2){border-left:3px solid #2a9d8f}"

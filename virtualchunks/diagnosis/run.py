@@ -5,19 +5,21 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from virtualchunks.diagnosis.facts import FEATURES, CoordinateFacts, FileFacts, facts_of
+from virtualchunks.diagnosis.facts import FEATURES, CoordinateFacts, FileFacts, decoded, facts_of
 from virtualchunks.diagnosis.report import Diagnosis, DimensionReport, Found, VariableReport
 from virtualchunks.diagnosis.trial import CANNOT, Verdict, judge
 from virtualchunks.errors import VirtualChunksError
+from virtualchunks.group import subgroup
 from virtualchunks.xarray.executors import Parallel, run_over
 from virtualchunks.xarray.many import Nested, expand, flatten
-from virtualchunks.xarray.opening import granting, open_virtual_dataset
+from virtualchunks.xarray.opening import granting, open_store, open_virtual_dataset, registry_of
 
 if TYPE_CHECKING:
     from virtualchunks.parsing import Parser
@@ -78,7 +80,7 @@ def diagnose(
     shared = None if registry is None else granting(registry, named[0])
     options: dict[str, Any] = {"registry": shared, "parser": parser, "group": group}
     facts = run_over(partial(look_at, **options), chosen, parallel, describe="looking at")
-    good = [one for one in facts if one.error is None]
+    good = with_times([one for one in facts if one.error is None])
     varying = _varying(good)
     dimension = concat_dim or _dimension(good, varying)
     ordered = _in_order(good, dimension)
@@ -91,10 +93,23 @@ def diagnose(
 
 def look_at(url: str, *, registry: Any, parser: Any, group: str | None) -> FileFacts:
     """Return the facts of one file; why it cannot be opened, where it cannot."""
+    granted = granting(registry, url)
     try:
-        return facts_of(url, _opened(url, registry=registry, parser=parser, group=group))
+        store = open_store(url, granted, parser)
+        return facts_of(url, subgroup(store.group, group, url), registry_of(store, granted))
     except VirtualChunksError as error:
         return FileFacts(url, error=f"{type(error).__name__}: {error.message}")
+
+
+def with_times(facts: Sequence[FileFacts]) -> list[FileFacts]:
+    """Return the facts of files with the times of their coordinates decoded."""
+    result = [dict(one.coordinates) for one in facts]
+    for name in dict.fromkeys(name for coordinates in result for name in coordinates):
+        places = [place for place, coordinates in enumerate(result) if name in coordinates]
+        times = decoded([result[place][name] for place in places])
+        for place, one in zip(places, times, strict=True):
+            result[place][name] = one
+    return [replace(one, coordinates=coordinates) for one, coordinates in zip(facts, result, strict=True)]
 
 
 def _opened(url: str, *, registry: Any, parser: Any, group: str | None) -> xr.Dataset:

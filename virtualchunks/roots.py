@@ -35,10 +35,10 @@ def check_root_name(name: object) -> str:
     Raises
     ------
     URLError
-        If it is none: a letter, then letters, digits, ``_`` and ``-``.
+        If it is none: a letter, then letters, digits and ``_``.
     """
     if not isinstance(name, str) or not re.fullmatch(ROOT_NAME, name):
-        raise URLError(f"{name!r} cannot name a root: write a letter, then letters, digits, _ and -")
+        raise URLError(f"{name!r} cannot name a root: write a letter, then letters, digits and _")
     return name
 
 

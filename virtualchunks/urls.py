@@ -37,7 +37,7 @@ SCHEMES = ("file", "http", "https", "s3", "gs", "az", "memory")
 MAX_KEY_BYTES = 4096
 """The longest key, decoded, in bytes (object stores allow 1,024, Linux paths 4,096)."""
 
-ROOT_NAME = "[A-Za-z][A-Za-z0-9_-]*+"
+ROOT_NAME = "[A-Za-z][A-Za-z0-9_]*+"
 """What the name of a named root is, as a regular expression."""
 
 _ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az"}

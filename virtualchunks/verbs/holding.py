@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.attributes import to_zarr
-from virtualchunks.errors import LimitExceededError, ManifestError
+from virtualchunks.errors import LimitExceededError, ManifestError, WriteError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.reading.fetch import fetch
@@ -22,6 +22,7 @@ from virtualchunks.reading.requests import stat
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.roots import reference_url
 from virtualchunks.sources import SourceTable, Stamp
+from virtualchunks.urls import local_path
 from virtualchunks.verbs.asking import Indexer, locate
 from virtualchunks.writers.targets import WriteMode, target_of
 
@@ -155,7 +156,11 @@ class _Folder:
     def put(self, key: str, data: bytes | memoryview) -> str:
         place = target_of(self.url + key, self.registry)
         if self.url.startswith("file:"):
-            os.makedirs(os.path.dirname(self.registry.locate(self.url + key).path or ""), exist_ok=True)
+            path = os.path.dirname(local_path(self.url + key))
+            try:
+                os.makedirs(path, exist_ok=True)
+            except OSError as error:
+                raise WriteError(f"cannot make the folder {path}: {error.strerror}", url=self.url) from error
         place.write_file([bytes(data)], self.mode)
         return self.url + key
 

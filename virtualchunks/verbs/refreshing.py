@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.attributes import with_bounds_units
 from virtualchunks.errors import CombineError, FormatError, VirtualChunksError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import MISSING, ChunkManifest, concatenate
@@ -153,6 +154,9 @@ def _replaced(
             raise CombineError(
                 f"it has no array {path!r} any more; it has {', '.join(map(repr, new)) or 'none'}", url=url
             )
+    described = _described(tree)
+    for path in places:
+        _check_alike(path, arrays[path].metadata, new[path].metadata, described[path])
     made = {path: _put(path, arrays[path], place, url, new[path]) for path, place in places.items()}
     if inspect is not None:
         inspect(url, tree, {path: place.elements for path, place in places.items()})
@@ -204,7 +208,6 @@ def _names(array: ManifestArray) -> list[str]:
 def _put(path: str, array: ManifestArray, place: Place, url: str, new: ManifestArray) -> ManifestArray:
     added = array.ndim - new.ndim
     widened = _widened(path, array, place, new, added)
-    _check_alike(path, array.metadata, new.metadata)
     joined = concatenate([_flat(array.manifest), _flat(widened)], axis=0)
     size = array.manifest.records.size
     records = joined.records[:size].reshape(array.manifest.records.shape).copy()
@@ -248,14 +251,24 @@ def _widened(path: str, array: ManifestArray, place: Place, new: ManifestArray, 
     return manifest
 
 
-def _check_alike(path: str, one: ArrayMetadata, other: ArrayMetadata) -> None:
+def _described(tree: ManifestGroup) -> dict[str, Mapping[str, Any]]:
+    """Return the attributes of arrays by path, as they are in a Dataset that is made of the tree."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for path, group in tree.walk():
+        start = f"{path}/" if path else ""
+        own = with_bounds_units({name: dict(array.metadata.attributes) for name, array in group.arrays.items()})
+        found |= {start + name: attributes for name, attributes in own.items()}
+    return found
+
+
+def _check_alike(path: str, one: ArrayMetadata, other: ArrayMetadata, described: Mapping[str, Any]) -> None:
     for name in ("dtype", "encoding", "fill_value"):
         mine, theirs = getattr(one, name), getattr(other, name)
         if not (same_value(mine, theirs) if name == "fill_value" else mine == theirs):
             raise CombineError(f"{path!r} had the {name} {mine!r}, it has {theirs!r}", variable=path)
     for name in MEANING:
         mine, theirs = one.attributes.get(name), other.attributes.get(name)
-        if not same_value(mine, theirs):
+        if not same_value(mine, theirs) and not same_value(mine, described.get(name)):
             raise CombineError(
                 f"the attribute {name!r} of {path!r} was {mine!r} and is {theirs!r}, so the same stored value means "
                 "two things",

@@ -74,8 +74,8 @@ def write_parquet(
     made = references(group)
     if made.templates:
         raise UnsupportedFeatureError(
-            f"references in Parquet have no templates, which the named roots {', '.join(made.templates)} need: write JSON, "
-            "or say where they are first, with .virtual.bind({…})"
+            f"references in Parquet have no templates, which the named roots {', '.join(made.templates)} need: write "
+            "JSON, or say where they are first, with .virtual.bind({…})"
         )
     place.write_folder(_files(made, record_size, categorical_threshold), mode, _MARKER, _is_references)
 

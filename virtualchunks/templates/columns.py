@@ -57,6 +57,8 @@ def read_columns(table: Any) -> dict[str, Column]:
         )
     if len({len(column) for column in columns.values()}) > 1:
         raise ManifestError(f"columns differ in length: { {name: len(column) for name, column in columns.items()} }")
+    for name, column in columns.items():
+        _check_hashable(name, column)
     return {_ALIASES.get(name, name): column for name, column in columns.items()}
 
 
@@ -87,7 +89,7 @@ def whole_numbers(name: str, column: Column, least: int) -> npt.NDArray[np.int64
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ManifestError(
-            f"row {row}: the {name} is {column[row]!r}; expected a whole number from {least} to 2**63 - 1"
+            f"row {row}: the {name} is {column.tolist()[row]!r}; expected a whole number from {least} to 2**63 - 1"
         )
     return values.astype(np.int64)
 
@@ -168,6 +170,14 @@ def _whole(value: Any) -> int | None:
     return None
 
 
+def _check_hashable(name: str, column: Column) -> None:
+    if column.dtype.kind != "O":
+        return
+    for row, value in enumerate(column.tolist()):
+        if type(value).__hash__ is None:
+            raise ManifestError(f"row {row} of the column {name!r} holds a {type(value).__name__}: {value!r}")
+
+
 def _as_array(values: Any) -> Column:
     if isinstance(values, np.ndarray):
         array = values
@@ -177,6 +187,8 @@ def _as_array(values: Any) -> Column:
         return _from_pandas(values)
     else:
         array = np.asarray(values)
+        if array.dtype.kind == "f" and any(isinstance(value, int) and abs(value) >= 2**53 for value in values):
+            array = np.array(values, dtype=object)  # beyond 64 bits, where NumPy would round
     if array.ndim != 1:
         raise ManifestError(f"a column has one dimension, found the shape {array.shape}")
     return array.astype(object) if array.dtype.kind == "T" else array

@@ -23,7 +23,8 @@ def template_of_shapes(shapes: Mapping[str, Any], coords: Mapping[str, Any] | No
     shapes
         For each name a mapping, or a tuple in this order, of ``dims``, ``shape`` (``None`` where all dimensions have
         labels), ``chunks`` (by default one), ``dtype``, ``codecs`` (Zarr v3 codecs; by default plain bytes), ``attrs``
-        and ``fill_value``; or an :class:`~virtualchunks.ArrayMetadata`.
+        and ``fill_value`` (by default the attribute ``_FillValue``, else NaN or 0); or an
+        :class:`~virtualchunks.ArrayMetadata`.
     coords
         Labels by dimension.
 
@@ -62,12 +63,38 @@ def _metadata(name: str, given: Any, labels: Mapping[str, Any]) -> ArrayMetadata
             raise ManifestError(f"{name!r} has no shape, and there are no labels along {unlabelled}", variable=name)
         shape = tuple(len(labels[dim]) for dim in dims)
     chunks: Sequence[int] | None = facts.get("chunks")
+    given_fill, attributes = facts.get("fill_value"), facts.get("attrs") or {}
     return ArrayMetadata.build(
         shape=shape,
         chunks=tuple(max(1, size) for size in shape) if chunks is None else chunks,
         dtype=facts["dtype"],
         codecs=facts.get("codecs"),
-        fill_value=facts.get("fill_value"),
+        fill_value=given_fill if given_fill is not None else missing_value(attributes, np.dtype(facts["dtype"]), None),
         dimension_names=dims,
-        attributes=facts.get("attrs"),
+        attributes=attributes,
     )
+
+
+def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any], otherwise: Any) -> Any:
+    """Return what a chunk that no row fills reads as: what the attributes call missing, else NaN where there is one.
+
+    Parameters
+    ----------
+    attributes, dtype
+        Of the array.
+    otherwise
+        For dtypes that have no NaN.
+
+    Examples
+    --------
+    >>> missing_value({"_FillValue": -1}, np.dtype("i2"), 0), missing_value({}, np.dtype("i2"), 0)
+    (-1, 0)
+    """
+    for name in ("_FillValue", "missing_value"):
+        value = np.asarray(attributes.get(name, "none"))
+        if value.ndim == 0 and value.dtype.kind in "biufc" and dtype.kind in "biufc":
+            with np.errstate(all="ignore"):
+                exact = value.astype(dtype)
+            if exact == value or value != value:
+                return exact.item()
+    return np.nan if dtype.kind in "fc" else otherwise

@@ -102,7 +102,8 @@ class Template:
         Returns
         -------
         xarray.Dataset
-            Chunks that no row fills are missing.
+            Chunks that no row fills are missing: they read as the attribute ``_FillValue``, thus as NaN once decoded;
+            without one as NaN, and for dtypes that have no NaN as 0.
 
         Raises
         ------

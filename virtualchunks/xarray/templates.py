@@ -15,7 +15,7 @@ from virtualchunks.errors import ManifestError
 from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import ArrayMetadata
-from virtualchunks.templates.shapes import template_of_shapes
+from virtualchunks.templates.shapes import missing_value, template_of_shapes
 from virtualchunks.templates.template import Template
 from virtualchunks.writers.datasets import loaded_array
 from virtualchunks.xarray.dataset import array_to_variable, references_of
@@ -137,7 +137,12 @@ def _metadata(name: str, variable: xr.Variable, sizes: Mapping[str, int]) -> Arr
         raise ManifestError(f"the chunks of {name!r} decode unlike one another, so they are no template", variable=name)
     axes = [_resized(name, axis, size) for axis, size in zip(array.metadata.grid.axes, shape, strict=True)]
     attributes = array.metadata.with_meaning({str(key): value for key, value in variable.attrs.items()})
-    return array.metadata.replace(grid=ChunkGrid(tuple(axes)), dimension_names=dims, attributes=attributes)
+    return array.metadata.replace(
+        grid=ChunkGrid(tuple(axes)),
+        dimension_names=dims,
+        attributes=attributes,
+        fill_value=missing_value(attributes, array.dtype, array.metadata.fill_value),
+    )
 
 
 def _resized(name: str, axis: Axis, size: int) -> Axis:
@@ -158,13 +163,12 @@ def _of_values(name: str, variable: xr.Variable, shape: tuple[int, ...]) -> Arra
     stored = np.dtype(encoding.get("dtype", found.dtype))
     stored = stored if in_order(stored, "=") == found.dtype else found.dtype
     filters, serializer, compressors = (_codecs(name, variable.encoding.get(key)) for key in _PIPELINE)
-    fill = found.attributes.get("_FillValue", np.nan if stored.kind in "fc" else None)
     return ArrayMetadata.build(
         shape=shape,
         chunks=_chunks(variable, shape),
         dtype=stored,
         codecs=[*filters, *(serializer or [bytes_codec(stored)]), *compressors],
-        fill_value=fill,
+        fill_value=missing_value(found.attributes, stored, None),
         dimension_names=tuple(map(str, variable.dims)),
         attributes=found.attributes,
     )

@@ -168,6 +168,8 @@ def as_url(path: str | os.PathLike[str]) -> str:
     >>> as_url("gcs://bucket/a.nc")
     'gs://bucket/a.nc'
     """
+    if isinstance(path, str) and len(path) <= MAX_KEY_BYTES and path[:1] not in "{/" and _PLAIN.fullmatch(path):
+        return path
     if not isinstance(path, str | os.PathLike):
         raise URLError(f"expected a path or a URL, not {type(path).__name__}")
     name = os.fspath(path)

@@ -216,9 +216,11 @@ def _changes(where: npt.NDArray[np.bool_], manifest: ChunkManifest, new: ChunkMa
     box = tuple((int(place.min()), int(place.max()) + 1) for place in places)
     olds = np.atleast_1d(manifest.records["source"][where]).astype(np.int64)
     news = olds if new is None else np.atleast_1d(new.records["source"][where]).astype(np.int64)
-    pairs, counts = np.unique(np.stack([olds, news]), axis=1, return_counts=True)
+    many = int(news.max()) + 1
+    pairs, counts = np.unique(olds * many + news, return_counts=True)
     named: dict[str, int] = {}
-    for (a, b), times in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+    for pair, times in zip(pairs.tolist(), counts.tolist(), strict=True):
+        a, b = divmod(pair, many)
         old = _name(manifest, a)
         name = old if new is None or _name(new, b) == old else f"{old} → {_name(new, b)}"
         named[name] = named.get(name, 0) + times

@@ -42,7 +42,7 @@ def rename(group: ManifestGroup, new: Renaming, *, keep_stamps: bool = False) ->
     def remembered(url: str) -> str:
         found = known.get(url)
         if found is None:
-            found = known[url] = reference_url(change(url))
+            found = known[url] = change(url)
         return found
 
     return group.map_arrays(lambda _, array: array.rename_paths(remembered, keep_stamps=keep_stamps))

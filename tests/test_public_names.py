@@ -27,6 +27,7 @@ NAMES = [
     "open_virtual_datatree",
     "open_virtual_mfdataset",
     "template",
+    "verify",
 ]
 
 

@@ -15,7 +15,6 @@ from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable, Stamp
-from virtualchunks.verbs.comparing import diff
 from virtualchunks.xarray import accessor as accessor
 from virtualchunks.xarray import (
     open_store,
@@ -23,11 +22,13 @@ from virtualchunks.xarray import (
     open_virtual_datatree,
     open_virtual_mfdataset,
 )
-from virtualchunks.xarray.templates import template
 
 if TYPE_CHECKING:
     from virtualchunks.diagnosis import diagnose
     from virtualchunks.store import ManifestStore
+    from virtualchunks.verbs import diff
+    from virtualchunks.verification import verify
+    from virtualchunks.xarray.templates import template
 
 __all__ = [
     "ArrayMetadata",
@@ -49,10 +50,17 @@ __all__ = [
     "open_virtual_datatree",
     "open_virtual_mfdataset",
     "template",
+    "verify",
 ]
 
 #: Names whose modules import much, such as zarr, or are seldom used: they are imported when they are first used.
-_WHEN_USED = {"ManifestStore": "virtualchunks.store", "diagnose": "virtualchunks.diagnosis"}
+_WHEN_USED = {
+    "ManifestStore": "virtualchunks.store",
+    "diagnose": "virtualchunks.diagnosis",
+    "diff": "virtualchunks.verbs",
+    "template": "virtualchunks.xarray.templates",
+    "verify": "virtualchunks.verification",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -99,15 +99,19 @@ def refresh(
         except VirtualChunksError as error:
             failures[url] = error
     if failures:
-        lines = [f"{url}: {error.message}" for url, error in failures.items()][:_LISTED]
-        more = f"\n… and {len(failures) - _LISTED} more" if len(failures) > _LISTED else ""
-        text = "\n".join(lines) + more
-        raise CombineError(
-            f"{len(failures)} of {len(urls)} files do not fit where they were, and nothing is changed; open and "
-            f"combine them anew:\n{text}",
-            url=next(iter(failures)),
-        ) from next(iter(failures.values()))
+        raise _failure(failures, len(urls)) from next(iter(failures.values()))
     return group.map_arrays(lambda path, _: arrays[path])
+
+
+def _failure(failures: Mapping[str, VirtualChunksError], count: int) -> CombineError:
+    lines = [f"{url}: {error.message}" for url, error in failures.items()][:_LISTED]
+    more = [f"… and {len(failures) - _LISTED} more"] if len(failures) > _LISTED else []
+    text = "\n".join([*lines, *more])
+    return CombineError(
+        f"{len(failures)} of {count} files do not fit where they were, and nothing is changed; open and combine them "
+        f"anew:\n{text}",
+        url=next(iter(failures)),
+    )
 
 
 def _chosen(

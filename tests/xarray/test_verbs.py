@@ -151,3 +151,18 @@ def test_renaming_leaves_the_dataset_as_it_was(archive):
     assert whole.virtual.sources()["url"].tolist() == before
     renamed = whole.rename(time="t")
     assert renamed.virtual.locate(t="2020-01-02", y=0, x=0, variables=["rain"])["chunk"] == [(1, 0, 0)]
+
+
+def test_refresh_beneath_a_named_root(archive):
+    whole = cube(archive).virtual.relative_to(archive.folder, "archive")
+    roots = {"archive": archive.folder}
+    path = archive.paths[1]
+    path.write_bytes(path.read_bytes() + b"more")
+    checked = whole.virtual.check(roots=roots)
+    assert checked.changed == ("{archive}/1.toy",)
+    fresh = whole.virtual.refresh(parser=ToyParser(), sources=checked, roots=roots)
+    assert sorted(fresh.virtual.sources()["url"]) == [f"{{archive}}/{n}.toy" for n in range(3)]
+    assert fresh.virtual.check(roots=roots).ok
+    values = fresh.virtual.open(roots=roots)["rain"]
+    expected = xr.concat([one["rain"] for one in archive.values], "time")
+    np.testing.assert_array_equal(values.values, expected.values)

@@ -157,7 +157,7 @@ def _ask(registry: ObjectStoreRegistry, url: str) -> Stamp | SourceUnavailableEr
 
 def _judged(url: str, recorded: Stamp, found: Stamp | SourceUnavailableError | NotGrantedError) -> Checked:
     if not isinstance(found, Stamp):
-        gone = isinstance(found.__cause__, FileNotFoundError | LookupError)
+        gone = isinstance(found.__cause__, FileNotFoundError | NotADirectoryError | LookupError)
         return Checked(url, "missing" if gone else "unreadable", found.message, recorded)
     if not recorded:
         return Checked(url, "unknown", "no stamp was recorded", recorded, found)

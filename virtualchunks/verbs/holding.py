@@ -96,6 +96,8 @@ def materialise(
     that the target is a Zarr store of these arrays. An array that is copied in part, or whose chunks decode unlike one
     another, gets none: nobody shall take the chunks that were not copied for missing ones.
 
+    Where it fails, what was copied stays in the target, without metadata, and nothing points at it.
+
     Parameters
     ----------
     group

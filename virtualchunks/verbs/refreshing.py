@@ -20,6 +20,7 @@ from virtualchunks.parsing import Parser, find_parser
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.roots import reference_url
 from virtualchunks.verbs.checking import Check, check
+from virtualchunks.verbs.moving import rename
 
 #: Files parsed at once, and most failures that an error lists.
 _WORKERS, _LISTED = 8, 10
@@ -135,7 +136,9 @@ def _parse(
     registry: ObjectStoreRegistry, parser: Parser | str | None, at: str, url: str
 ) -> ManifestGroup | VirtualChunksError:
     try:
-        tree = find_parser(url, registry, parser)(url, registry).group
+        place = registry.locate(url).url  # beneath a named root: where that is
+        tree = find_parser(place, registry, parser)(place, registry).group
+        tree = tree if place == url else rename(tree, lambda own: url if own == place else own)
         found = tree[at] if at.strip("/") else tree
     except VirtualChunksError as error:
         return error

@@ -194,6 +194,7 @@ class Verbs[Holder: (xr.Dataset, xr.DataTree)]:
         *,
         sources: Check | Iterable[str] | None = None,
         group: str = "",
+        roots: Mapping[str, Places] | None = None,
     ) -> Holder:
         """Parse the files that changed again and put their new references in the place of the old ones.
 
@@ -207,6 +208,8 @@ class Verbs[Holder: (xr.Dataset, xr.DataTree)]:
             What :meth:`check` returned, or URLs; by default all are checked first.
         group
             Path of the group within the files.
+        roots
+            As for :meth:`open`; of mirrors, the first is parsed.
 
         Raises
         ------
@@ -215,7 +218,7 @@ class Verbs[Holder: (xr.Dataset, xr.DataTree)]:
         """
         from virtualchunks.verbs.refreshing import refresh
 
-        granted = self._granted(registry)
+        granted = self._granted(registry, roots)
 
         def inspect(url: str, tree: ManifestGroup, places: Mapping[str, tuple[slice, ...]]) -> None:
             self._check_loaded(url, tree, places, granted)

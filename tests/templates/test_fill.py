@@ -1,6 +1,7 @@
 """Templates filled from indexes, against dictionaries made row by row."""
 
 import datetime as dt
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,8 @@ def test_columns_that_lack():
 
 
 def test_what_is_not_filled_is_missing():
+    kept = pickle.loads(pickle.dumps(template()))
+    assert vc.diff(kept.fill(index()), template().fill(index())).ok
     empty = template().fill({name: np.empty(0, dtype=object) for name in index()})
     assert empty.virtual.nrefs == 0
     filled = template().fill(index())

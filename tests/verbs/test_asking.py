@@ -1,8 +1,11 @@
 """Questions to trees of references, against loops over every reference."""
 
+import datetime as dt
 import itertools
 
+import duckdb
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -46,7 +49,7 @@ def test_sources_are_what_a_loop_counts(one, other):
             row["ranges"][path] = tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(old, spans, strict=True))
     table = sources(group)
     assert sorted(table["url"]) == sorted(expected)
-    for row in table.iter_rows():
+    for row in table:
         assert {name: row[name] for name in ("chunks", "bytes", "ranges")} == expected[row["url"]]
         assert row["variables"] == tuple(row["ranges"])
 
@@ -58,6 +61,7 @@ def test_sources_tell_versions_of_one_object_apart():
     records[0], records[2] = (0, 8, 0), (1, 8, 8)
     metadata = vc.ArrayMetadata.build(shape=(6,), chunks=(2,), dtype="<f4")
     found = sources(tree(v=vc.ManifestArray(metadata, vc.ChunkManifest.from_records(records, table))))
+    assert pl.DataFrame(found)["last_modified"][0] == dt.datetime(2001, 9, 9, 1, 46, 40)
     assert found["size"] == [100, 200]
     assert found["last_modified"] == [np.datetime64("2001-09-09T01:46:40", "ns"), None]
     assert found["ranges"] == [{"v": ((0, 2),)}, {"v": ((4, 6),)}]
@@ -69,6 +73,9 @@ def test_a_table_reads_as_arrow_and_pandas():
     assert read["url"].to_pylist() == ["s3://b/a", "s3://b/b"]
     assert read["ranges"][0].as_py() == [{"variable": "v", "ranges": [[0, 2], [0, 2]]}]
     assert table.to_pandas()["chunks"].tolist() == [1, 1]
+    assert pl.DataFrame(table)["url"].to_list() == ["s3://b/a", "s3://b/b"]
+    rows = pa.table(table)
+    assert duckdb.sql("select sum(chunks) from rows").fetchall() == [(rows.num_rows,)]
     assert Table(table.to_dict()) == table
     assert "s3://b/a" in repr(table)
 
@@ -98,7 +105,7 @@ def test_locate_finds_the_chunks_that_hold_elements(drawn, data):
         expected[index] = None if entry is None else (entry["path"], entry["offset"], entry["length"])
     table = locate(tree(v=wanted), chosen)
     found = {}
-    for row in table.iter_rows():
+    for row in table:
         kinds = {"missing": None, "virtual": (row["url"], row["offset"], row["length"])}
         found[row["chunk"]] = kinds.get(row["kind"], (IN_MEMORY, 0, row["length"]))
     assert found == expected

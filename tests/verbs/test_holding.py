@@ -71,6 +71,9 @@ def test_inline_has_a_limit_and_knows_its_variables():
     group = vc.ManifestGroup({"v": array("memory:///a")})
     with pytest.raises(LimitExceededError, match="48 bytes together, and the limit is 47"):
         inline(group, 8, limit=47)
+    for wrong in (-1, "8", True):
+        with pytest.raises(ManifestError, match="number of bytes"):
+            inline(group, wrong)
     with pytest.raises(ManifestError, match="no array of references 'q'"):
         inline(group, 8, variables=["q"])
     empty = vc.ManifestGroup({"v": array("memory:///a").with_fill_value_only()})

@@ -35,7 +35,7 @@ def test_locate_by_labels(archive):
     found = whole.virtual.locate(time="2020-01-06", y=3, x=0, variables=["rain"])
     array = whole["rain"].variable._data
     entry = array.manifest[f"{whole.get_index('time').get_loc('2020-01-06')}.1.0"]
-    assert list(found.iter_rows()) == [
+    assert list(found) == [
         {
             "variable": "rain",
             "chunk": (5, 1, 0),

@@ -81,6 +81,9 @@ class Template:
         for name, values in labels.items():
             check_unique(name, values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Template, (dict(self.arrays), dict(self.labels), self.skeleton)
+
     def __repr__(self) -> str:
         arrays = ", ".join(f"{name}{metadata.shape}" for name, metadata in self.arrays.items())
         return f"<Template {arrays}; labels along {', '.join(self.labels) or 'nothing'}>"

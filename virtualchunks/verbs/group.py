@@ -25,7 +25,7 @@ class GroupVerbs:
 
     Examples
     --------
-    >>> ManifestGroup().virtual.sources().rows
+    >>> len(ManifestGroup().virtual.sources())
     0
     """
 

@@ -61,11 +61,14 @@ def inline(
 
     Raises
     ------
+    ManifestError
+        If the threshold is no number of bytes, or there is no such variable.
     LimitExceededError
         If the chunks are more bytes than `limit`; nothing is read then.
     ReadError
         If a chunk cannot be read, or is not what was parsed.
     """
+    _check_threshold(threshold)
     granted = ObjectStoreRegistry.coerce(registry)
     chosen = {
         path: _virtual(array) & (array.manifest.records["length"] <= threshold)
@@ -168,6 +171,11 @@ class _Folder:
 
     def stamp(self, url: str) -> Stamp:
         return stat(self.registry.locate(url))
+
+
+def _check_threshold(threshold: Any) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | np.integer) or threshold < 0:
+        raise ManifestError(f"the threshold is a number of bytes, found {threshold!r}")
 
 
 def _named(group: ManifestGroup, variables: Iterable[str] | None) -> dict[str, ManifestArray]:

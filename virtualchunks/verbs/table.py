@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Table(Mapping[str, list[Any]]):
-    """Columns of one length, by name. Anything that reads Arrow's PyCapsule interface reads it.
+class Table:
+    """Columns of one length, by name, and rows as dictionaries. What reads Arrow's PyCapsule interface reads it.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Table(Mapping[str, list[Any]]):
     Examples
     --------
     >>> table = Table({"url": ["s3://bucket/a.nc"], "chunks": [3]})
-    >>> table["chunks"], table.rows
-    ([3], 1)
-    >>> list(table.iter_rows())
+    >>> table["chunks"], len(table), table.columns
+    ([3], 1, ('url', 'chunks'))
+    >>> list(table)
     [{'url': 's3://bucket/a.nc', 'chunks': 3}]
     """
 
@@ -45,21 +45,22 @@ class Table(Mapping[str, list[Any]]):
     def __getitem__(self, name: str) -> list[Any]:
         return self._columns[name]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
     def __len__(self) -> int:
-        return len(self._columns)
-
-    @property
-    def rows(self) -> int:
-        """Number of rows; the length of the table, which is a mapping, is that of its columns."""
         return len(next(iter(self._columns.values()), ()))
 
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """Iterate over the rows as dictionaries."""
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for values in zip(*self._columns.values(), strict=True):
             yield dict(zip(self._columns, values, strict=True))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(self._columns)
+
+    def __eq__(self, other: object) -> bool:
+        return self._columns == other._columns if isinstance(other, Table) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # compares by content
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return the columns as lists, by name."""
@@ -99,10 +100,10 @@ class Table(Mapping[str, list[Any]]):
         return pa.table(columns).__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
-        first = itertools.islice(self.iter_rows(), 8)
+        first = itertools.islice(self, 8)
         shown = "\n".join("  " + ", ".join(map(str, row.values())) for row in first)
-        more = f"\n  … {self.rows - 8} more" if self.rows > 8 else ""
-        return f"<Table of {self.rows} rows: {', '.join(self._columns)}>{chr(10) if shown else ''}{shown}{more}"
+        more = f"\n  … {len(self) - 8} more" if len(self) > 8 else ""
+        return f"<Table of {len(self)} rows: {', '.join(self._columns)}>{chr(10) if shown else ''}{shown}{more}"
 
 
 def _plain(value: Any) -> Any:

@@ -159,7 +159,7 @@ class Verbs[Holder: (xr.Dataset, xr.DataTree)]:
         missing = [name for name in names or () if name not in dict(group.walk_arrays())]
         if missing or not tables:
             return asking.locate(group, {}, missing or ())
-        return Table({name: [value for table in tables for value in table[name]] for name in tables[0]})
+        return Table({name: [value for table in tables for value in table[name]] for name in tables[0].columns})
 
     def diff(self, other: Tree) -> Difference:
         """Return what differs in another Dataset, DataTree or ManifestGroup; see :func:`virtualchunks.verbs.diff`.

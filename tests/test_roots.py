@@ -23,6 +23,7 @@ from virtualchunks.reading.fetch import afetch, fetch
 from virtualchunks.urls import as_url, canonical_url, is_prefix, split
 from virtualchunks.xarray import grants
 from virtualchunks_parsers.kerchunk import KerchunkParser
+from virtualchunks_parsers.table import TableParser
 
 DATA = np.arange(32, dtype="<i2").tobytes()
 
@@ -170,6 +171,14 @@ def test_fsspec_fills_named_roots_in(tmp_path):
     assert files.cat("v/1") == DATA[16:24]
 
 
+def test_named_roots_survive_tables(tmp_path):
+    group = vc.ManifestGroup({"v": array("{archive}/2020/a%20b.nc", 64)})
+    assert vc.diff(group, vc.ManifestGroup.from_arrow(group.to_arrow())).ok
+    dataset().virtual.to_parquet(tmp_path / "refs.parquet")
+    read = TableParser()((tmp_path / "refs.parquet").as_uri(), vc.ObjectStoreRegistry({str(tmp_path): None}))
+    assert read.group.virtual.sources()["url"] == ["{archive}/2020/a%20b.nc", "__inlined__"]
+
+
 def test_forms_that_cannot_hold_named_roots_say_so(tmp_path):
     with pytest.raises(UnsupportedFeatureError, match=r"named roots archive need.*bind"):
         dataset().virtual.to_kerchunk(tmp_path / "refs.parq", format="parquet")
@@ -177,6 +186,9 @@ def test_forms_that_cannot_hold_named_roots_say_so(tmp_path):
     session = icechunk.Repository.create(icechunk.in_memory_storage()).writable_session("main")
     with pytest.raises(UnsupportedFeatureError, match=r"Icechunk cannot hold \{archive\}.*bind"):
         dataset().virtual.to_icechunk(session.store)
+    with pytest.raises(UnsupportedFeatureError, match=r"Lance cannot hold \{archive\}"):
+        dataset().virtual.to_lance(tmp_path / "refs.lance")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(UnsupportedFeatureError, match="braces"):
         dataset("{archive}/a%7Bb%7D").virtual.to_kerchunk()
 

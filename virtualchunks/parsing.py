@@ -24,9 +24,10 @@ from virtualchunks.errors import (
     SourceUnavailableError,
     UnsupportedFeatureError,
 )
+from virtualchunks.reading.beginnings import look
 from virtualchunks.reading.listing import child_url, look_up
 from virtualchunks.reading.local import LocalFile
-from virtualchunks.reading.requests import get
+from virtualchunks.reading.reader import FIRST
 from virtualchunks.signatures import describe_content, format_of
 from virtualchunks.urls import split
 
@@ -193,7 +194,9 @@ def load_parser(name: str) -> type[Parser]:
 
 
 def read_head(url: str, registry: ObjectStoreRegistry) -> bytes:
-    """Return the first bytes of an object, in one small request.
+    """Return the first bytes of an object, in one request.
+
+    The request is small, unless its answer is handed on to the reader of the object (:func:`~virtualchunks.reading.beginnings.kept_beginnings`).
 
     Parameters
     ----------
@@ -209,7 +212,7 @@ def read_head(url: str, registry: ObjectStoreRegistry) -> bytes:
     """
     location = registry.locate(url)
     if location.path is None:
-        return bytes(get(location, 0, HEAD, upto=True).data)
+        return bytes(look(location, HEAD, FIRST).data[:HEAD])
     file = LocalFile(location)
     try:
         return file.read(0, min(HEAD, file.stamp.size or 0))

@@ -11,6 +11,7 @@ import xarray as xr
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
 from virtualchunks.parsing import Parser, find_parser, leaving_out
+from virtualchunks.reading.beginnings import kept_beginnings
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import Loadable, group_to_dataset, group_to_datatree
@@ -50,9 +51,10 @@ def open_store(
     named = as_url(url)
     granted = granting(registry, named)
     dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
-    chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
     try:
-        return chosen(named, granted)
+        with kept_beginnings():
+            chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
+            return chosen(named, granted)
     except VirtualChunksError as error:
         error.url = error.url if error.url is not None else named
         raise

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from virtualchunks.codecs.grib_sections import END, MAGIC, Field, Message, fields_of, message_at
-from virtualchunks.errors import FormatError, ShortReadError
+from virtualchunks.errors import FormatError
+from virtualchunks.reading.beginnings import beginning
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.reading.requests import get
 from virtualchunks.registry import ObjectStoreRegistry
@@ -61,10 +62,9 @@ class HeaderReader:
         self.size = self.stamp.size or 0
 
     def _first(self) -> None:
-        try:
-            answer = get(self._location, 0, FIRST, upto=True)
-        except ShortReadError as error:
-            raise FormatError(f"no GRIB file: {self.url} is empty", url=self.url) from error
+        answer = beginning(self._location, FIRST)
+        if not answer.data:
+            raise FormatError(f"no GRIB file: {self.url} is empty", url=self.url)
         self.stamp = answer.stamp
         self._keep(0, bytes(answer.data))
 

@@ -24,6 +24,7 @@ from virtualchunks.errors import (
     SourceUnavailableError,
     UnsupportedFeatureError,
 )
+from virtualchunks.isolation import Isolated
 from virtualchunks.reading.beginnings import look
 from virtualchunks.reading.listing import child_url, look_up
 from virtualchunks.reading.local import LocalFile
@@ -110,7 +111,8 @@ def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | 
         What may be read.
     parser
         A parser, which is returned as it is; a parser class; the name of an installed one, such as ``"hdf5"``; or
-        ``None`` to find the one that recognises what the file begins with, or else the end of its name.
+        ``None`` to find the one that recognises what the file begins with, or else the end of its name. What an
+        :class:`~virtualchunks.isolation.Isolated` holds is found in the same ways.
     **options
         Arguments for the parser. Those that are ``None`` are left out; a parser that was given as an instance has its
         own unless they are stated here.
@@ -123,6 +125,8 @@ def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | 
         If the parser needs something that is not installed; the message names the extra.
     """
     stated = {name: value for name, value in options.items() if value is not None}
+    if isinstance(parser, Isolated):
+        return dataclasses.replace(parser, parser=find_parser(url, registry, parser.parser, **stated))
     if parser is None:
         return _made(_recognise(url, registry), stated)
     if isinstance(parser, str):
@@ -155,6 +159,8 @@ def leaving_out(parser: Parser, names: Iterable[str]) -> Parser:
         Names of variables.
     """
     further = tuple(names)
+    if isinstance(parser, Isolated) and callable(parser.parser):
+        return dataclasses.replace(parser, parser=leaving_out(parser.parser, further))
     if not further or not dataclasses.is_dataclass(parser) or not hasattr(parser, "drop_variables"):
         return parser
     own = parser.drop_variables or ()
@@ -196,7 +202,8 @@ def load_parser(name: str) -> type[Parser]:
 def read_head(url: str, registry: ObjectStoreRegistry) -> bytes:
     """Return the first bytes of an object, in one request.
 
-    The request is small, unless its answer is handed on to the reader of the object (:func:`~virtualchunks.reading.beginnings.kept_beginnings`).
+    The request is small, unless its answer is handed on to the reader that is opened next
+    (:func:`~virtualchunks.reading.beginnings.kept_beginnings`).
 
     Parameters
     ----------

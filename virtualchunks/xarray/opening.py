@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
+from virtualchunks.isolation import Isolated
 from virtualchunks.parsing import Parser, find_parser, leaving_out
 from virtualchunks.reading.beginnings import kept_beginnings
 from virtualchunks.registry import ObjectStoreRegistry
@@ -28,12 +30,13 @@ def open_store(
     *,
     drop_variables: str | Iterable[str] | None = None,
     strict: bool | None = None,
+    isolate: bool = False,
 ) -> ManifestStore:
     """Open a file as a read-only Zarr store of references to its chunks.
 
     Parameters
     ----------
-    url, registry, parser, strict
+    url, registry, parser, strict, isolate
         As for :func:`open_virtual_dataset`.
     drop_variables
         Names of variables that the parser leaves out, if it can.
@@ -52,9 +55,10 @@ def open_store(
     granted = granting(registry, named)
     dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
     try:
-        with kept_beginnings():
+        with nullcontext() if isolate else kept_beginnings():  # another process reads for itself
             chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
-            return chosen(named, granted)
+            parse = Isolated(chosen) if isolate and not isinstance(chosen, Isolated) else chosen
+            return parse(named, granted)
     except VirtualChunksError as error:
         error.url = error.url if error.url is not None else named
         raise
@@ -71,6 +75,7 @@ def open_virtual_dataset(
     mask_and_scale: bool = True,
     group: str | None = None,
     strict: bool | None = None,
+    isolate: bool = False,
 ) -> xr.Dataset:
     """Open a file as a Dataset of references to its chunks: a virtual Dataset.
 
@@ -104,6 +109,10 @@ def open_virtual_dataset(
         Path of the group to open; the root by default.
     strict
         Whether what the parser cannot represent raises, instead of being left out with a warning.
+    isolate
+        Whether to parse in a process of its own, with limits: for files that nobody vouches for, whose format is read
+        by a native library (the page of formats says which). A crash is then an error, and so is what takes longer than
+        a minute or 2 GiB; :class:`~virtualchunks.isolation.Isolated` as `parser` sets other limits.
 
     Returns
     -------
@@ -118,6 +127,8 @@ def open_virtual_dataset(
         If the registry does not cover the file.
     ReadError
         If its bytes cannot be read.
+    ParserCrashedError
+        With `isolate`, if the process that parses crashes or reaches a limit.
     MissingDependencyError
         If an extra is not installed.
 
@@ -135,7 +146,7 @@ def open_virtual_dataset(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
+    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict, isolate=isolate)
     dataset = group_to_dataset(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),
@@ -159,12 +170,13 @@ def open_virtual_datatree(
     mask_and_scale: bool = True,
     group: str | None = None,
     strict: bool | None = None,
+    isolate: bool = False,
 ) -> xr.DataTree:
     """Open a file with all its groups as a DataTree of references to its chunks.
 
     Parameters
     ----------
-    url, registry, parser, drop_variables, loadable_variables, decode_times, mask_and_scale, strict
+    url, registry, parser, drop_variables, loadable_variables, decode_times, mask_and_scale, strict, isolate
         As for :func:`open_virtual_dataset`, for each group.
     group
         Path of the group to have at the root.
@@ -181,7 +193,7 @@ def open_virtual_datatree(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
+    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict, isolate=isolate)
     tree = group_to_datatree(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),

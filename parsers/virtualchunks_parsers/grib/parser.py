@@ -93,6 +93,9 @@ class GRIBParser:
         "spherical harmonics that are not truncated to a triangle",
         "reference times that no calendar knows",
     )
+    native: ClassVar[str] = (
+        "ecCodes reads the headers of each message. A damaged message can make it abort, or not return."
+    )
 
     group: str | None = None
     drop_variables: Iterable[str] | None = ()

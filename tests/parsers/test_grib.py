@@ -61,6 +61,7 @@ def leaves(tree):
 
 
 class TestGRIBParser(ParserTests):
+    crashes = 10  # ecCodes
     parser = GRIBParser()
     damage_within = 400
 

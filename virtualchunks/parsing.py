@@ -207,7 +207,7 @@ def _loaded(name: str, entry: importlib.metadata.EntryPoint) -> type[Parser]:
         raise MissingDependencyError(
             f"{who} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
         ) from error
-    except Exception as error:  # noqa: BLE001 - it is somebody else's code, and may raise anything
+    except Exception as error:
         raise MissingDependencyError(
             f"{who} cannot be loaded from {entry.value}, which it names: {type(error).__name__}: {error}"
         ) from error

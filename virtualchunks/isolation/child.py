@@ -69,6 +69,19 @@ def confine(memory: int, seconds: float) -> None:
     _limit(resource.RLIMIT_AS, address_space() + memory)
 
 
+def limit_memory(memory: int) -> None:
+    """Limit this process to so many bytes beyond what it has now; what it starts may raise its own limit again.
+
+    Parameters
+    ----------
+    memory
+        In bytes.
+    """
+    if resource is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (address_space() + memory, hard))
+
+
 def address_space() -> int:
     """Return how many bytes of address space this process has; 1 GiB where the system does not say."""
     try:

@@ -184,7 +184,7 @@ class MutantTests:
         for label, path in files.items():
             intact[label] = dict(self.reference(path))
             self._check_damaged(path, intact[label], f"{label}, intact")  # imports whatever parsing needs, too
-        _limit_memory(self.memory)
+        child.limit_memory(self.memory)
         labels = list(files)
         for number in range(first, self.mutants):
             label = labels[number % len(labels)]
@@ -301,11 +301,3 @@ def _load(file: str, module: str, name: str) -> type[MutantTests]:
         found = getattr(found, part)
     made: type[MutantTests] = found
     return made
-
-
-def _limit_memory(memory: int) -> None:
-    """Limit this process, from here on; what it starts may raise its own limit again."""
-    if child.resource is None:
-        return
-    _, hard = child.resource.getrlimit(child.resource.RLIMIT_AS)
-    child.resource.setrlimit(child.resource.RLIMIT_AS, (child.address_space() + memory, hard))

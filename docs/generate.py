@@ -89,12 +89,12 @@ def section(name: str, parser: Any) -> str:
         "",
         *(f"- {feature}" for feature in parser.refuses),
         "",
-        *native(getattr(parser, "native", "")),
+        *native_code(getattr(parser, "native_code", "")),
     ]
     return "\n".join(lines)
 
 
-def native(risk: str) -> list[str]:
+def native_code(risk: str) -> list[str]:
     """Return the lines on the native library of a parser, if it has one."""
     return ["Native code", "", f"- {risk} {ISOLATE}", ""] if risk else []
 

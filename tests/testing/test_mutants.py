@@ -51,7 +51,7 @@ class DelicateParser:
     """Reads four bytes behind sixteen that must not be changed; or else does something that no parser should."""
 
     does: str = ""
-    native: ClassVar[str] = "It pretends to."
+    native_code: ClassVar[str] = "It pretends to."
 
     def __call__(self, url: str, registry: Any) -> vc.ManifestStore:
         with ObjectReader(registry, url) as reader:
@@ -171,7 +171,7 @@ def test_mutants_are_the_same_in_every_run() -> None:
 
 def test_crashes_are_for_native_code_alone(tmp_path: Path) -> None:
     class Pure(CrashingAllowed):
-        parser = type("PureParser", (DelicateParser,), {"native": ""})()
+        parser = type("PureParser", (DelicateParser,), {"native_code": ""})()
 
     with pytest.raises(AssertionError, match="no native code"):
         run_suite(Pure, tmp_path)

@@ -93,7 +93,7 @@ class MutantTests:
         Bytes that a mutant may take beyond what intact files take, where the system has such limits.
     crashes
         How many mutants may end the process, or hang it, in native code that the parser runs and says so
-        (``native``); isolated, they have to be errors of ours.
+        (``native_code``); isolated, they have to be errors of ours.
     """
 
     parser: ClassVar[Any]
@@ -140,7 +140,7 @@ class MutantTests:
         """
         first, crashes = 0, 0
         unknown: set[int] = set()
-        assert not self.crashes or self.parser.native, "a parser that runs no native code does not crash"
+        assert not self.crashes or self.parser.native_code, "a parser that runs no native code does not crash"
         while (outcome := self._outcome(files, tmp_path, first, unknown)).kind != child.ANSWERED:
             stage = Stage.read(tmp_path / PROGRESS)
             died = outcome.code != 0  # what raises, or asks Python for too much memory, leaves in an orderly way

@@ -95,7 +95,7 @@ class GRIBParser:
         "spherical harmonics that are not truncated to a triangle",
         "reference times that no calendar knows",
     )
-    native: ClassVar[str] = (
+    native_code: ClassVar[str] = (
         "ecCodes reads the headers of each message. A damaged message can make it abort, or not return."
     )
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from virtualchunks.errors import NotGrantedError, VirtualChunksError
+from virtualchunks.isolation.answers import Parsed, loads
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.testing.mutants import MutantTests
@@ -78,10 +79,13 @@ class ParserTests(MutantTests):
                     assert sources.buffer(row) is not None or sources.stamp(row).size is not None, name
 
     def test_groups_pickle(self, files: Mapping[str, Path]) -> None:
-        """And come back equal."""
+        """And come back equal, also from a process of their own, which may answer with references alone."""
         for path in files.values():
             group, _ = self.parse(path)
             assert pickle.loads(pickle.dumps(group)) == group
+            answer = loads(pickle.dumps(Parsed(group, beneath=False)))
+            assert isinstance(answer, Parsed)
+            assert answer.group == group
 
     def test_what_is_not_granted_is_not_read(self, files: Mapping[str, Path]) -> None:
         """An empty registry opens nothing."""

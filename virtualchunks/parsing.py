@@ -200,20 +200,19 @@ def load_parser(name: str) -> type[Parser]:
 
 def _loaded(name: str, entry: importlib.metadata.EntryPoint) -> type[Parser]:
     """Import the class of a parser; whatever goes wrong in doing so concerns that parser alone."""
-    who = f"the parser {name!r} of {_distribution(entry)}"
     try:
         loaded = entry.load()
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"{who} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
+            f"{_who(name, entry)} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
         ) from error
     except Exception as error:
         raise MissingDependencyError(
-            f"{who} cannot be loaded from {entry.value}, which it names: {type(error).__name__}: {error}"
+            f"{_who(name, entry)} cannot be loaded from {entry.value}, which it names: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(loaded, type):
         raise MissingDependencyError(
-            f"{who} cannot be used: {entry.value} is a {type(loaded).__name__}, not the class of a parser"
+            f"{_who(name, entry)} cannot be used: {entry.value} is a {type(loaded).__name__}, not the class of a parser"
         )
     return cast("type[Parser]", loaded)
 
@@ -319,7 +318,7 @@ def _by_markers(url: str, registry: ObjectStoreRegistry, kinds: Mapping[str, typ
 def _installed() -> tuple[dict[str, type[Any]], list[MissingDependencyError]]:
     """Return the parsers that can be loaded, ours first, and why others cannot."""
     kinds, missing = {}, []
-    for name, entry in sorted(_entry_points().items(), key=lambda item: (not _is_ours(item[1]), item[0])):
+    for name, entry in _entry_points().items():
         try:
             kinds[name] = _loaded(name, entry)
         except MissingDependencyError as error:
@@ -348,16 +347,17 @@ def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
 
 @cache
 def _entry_points_on(path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
-    """Look through the installed distributions once per search path: it takes milliseconds."""
+    """Look through the installed distributions once per search path: it takes milliseconds. Ours come first."""
     claims: dict[str, dict[str, importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         claims.setdefault(entry.name, {}).setdefault(_normalized(entry), entry)
-    known = {}
-    for name, by_distribution in claims.items():
+    known, others = {}, {}
+    for name, by_distribution in sorted(claims.items()):
         plain = OURS if OURS in by_distribution else next(iter(by_distribution)) if len(by_distribution) == 1 else None
         for distribution, entry in by_distribution.items():
-            known[name if distribution == plain else f"{distribution}:{name}"] = entry
-    return known
+            found = known if distribution == OURS else others
+            found[name if distribution == plain else f"{distribution}:{name}"] = entry
+    return {**known, **dict(sorted(others.items()))}
 
 
 def _normalized(entry: importlib.metadata.EntryPoint) -> str:
@@ -365,12 +365,9 @@ def _normalized(entry: importlib.metadata.EntryPoint) -> str:
     return re.sub(r"[-_.]+", "-", entry.dist.name).lower() if entry.dist is not None else "unknown"
 
 
-def _is_ours(entry: importlib.metadata.EntryPoint) -> bool:
-    return _normalized(entry) == OURS
-
-
-def _distribution(entry: importlib.metadata.EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"
+def _who(name: str, entry: importlib.metadata.EntryPoint) -> str:
+    distribution = "an unknown distribution" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    return f"the parser {name!r} of {distribution}"
 
 
 def _how_to_install(entry: importlib.metadata.EntryPoint, module: str | None) -> str:

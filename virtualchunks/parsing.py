@@ -351,7 +351,8 @@ def _entry_points_on(path: tuple[str, ...]) -> Mapping[str, importlib.metadata.E
     claims: dict[str, dict[str, importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         claims.setdefault(entry.name, {}).setdefault(_normalized(entry), entry)
-    known, others = {}, {}
+    known: dict[str, importlib.metadata.EntryPoint] = {}
+    others: dict[str, importlib.metadata.EntryPoint] = {}
     for name, by_distribution in sorted(claims.items()):
         plain = OURS if OURS in by_distribution else next(iter(by_distribution)) if len(by_distribution) == 1 else None
         for distribution, entry in by_distribution.items():

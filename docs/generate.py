@@ -30,6 +30,9 @@ the process, or never return; each such format says so below. For files that nob
 in a process of its own, with limits on time and memory:
 [a file that breaks its reader](explanation/stamps-and-safety.md#a-file-that-breaks-its-reader). Values of most formats
 are decoded by native code too, when they are read, in the process that reads them.
+
+The folder `examples/` of the project has a short script for each main format (`read_netcdf4.py`, `read_geotiff.py`, …):
+it makes a file, opens it virtually, and compares its values with those of the format's own library.
 """
 
 ISOLATE = "With `isolate=True` that is a `ParserCrashedError`."

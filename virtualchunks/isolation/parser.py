@@ -98,12 +98,17 @@ class Isolated:
             raise TypeError(f"to be called, Isolated needs a parser, not {self.parser!r}; or pass it to open_store")
         named = as_url(url)
         known = ObjectStoreRegistry.coerce(registry)
-        granted = known.grant(named) if registry is None else known
+        granted = known.grant(named, *self.companions(named)) if registry is None else known
         parsed = self._parsed(named, granted)
         tell(parsed.told)
         if isinstance(parsed, Failed):
             raise parsed.error()
         return _store(parsed, named, granted)
+
+    def companions(self, url: str) -> tuple[str, ...]:
+        """Return the URLs that a user names along with a file, as the parser does."""
+        companions = getattr(self.parser, "companions", None)
+        return tuple(companions(url)) if callable(companions) else ()
 
     def _parsed(self, url: str, registry: ObjectStoreRegistry) -> Parsed | Failed:
         try:

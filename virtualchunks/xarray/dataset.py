@@ -87,7 +87,20 @@ def group_to_dataset(
     )
     if registry is not None:
         remember(sources_of(arrays.values()), granted)
-    return assemble({name: variables[name] for name in arrays}, dict(group.attributes))
+    dataset = assemble({name: variables[name] for name in arrays}, dict(group.attributes))
+    dataset.encoding = group_encoding(group)
+    return dataset
+
+
+def group_encoding(group: ManifestGroup) -> dict[str, Any]:
+    """Return the encoding of a group's Dataset, as xarray's own backends give it: the dimensions that may grow.
+
+    Examples
+    --------
+    >>> group_encoding(ManifestGroup(unlimited_dims=["time"])), group_encoding(ManifestGroup())
+    ({'unlimited_dims': {'time'}}, {})
+    """
+    return {} if group.unlimited_dims is None else {"unlimited_dims": set(group.unlimited_dims)}
 
 
 def group_to_datatree(

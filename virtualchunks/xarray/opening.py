@@ -12,7 +12,7 @@ import xarray as xr
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
 from virtualchunks.isolation import Isolated
-from virtualchunks.parsing import Parser, find_parser, leaving_out
+from virtualchunks.parsing import Parser, companions_of, find_parser, leaving_out
 from virtualchunks.reading.beginnings import kept_beginnings
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
@@ -57,6 +57,8 @@ def open_store(
     try:
         with nullcontext() if isolate else kept_beginnings():  # another process reads for itself
             chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
+            if registry is None:
+                granted = granted.grant(*companions_of(chosen, named))
             parse = Isolated(chosen) if isolate and not isinstance(chosen, Isolated) else chosen
             return parse(named, granted)
     except VirtualChunksError as error:
@@ -89,7 +91,8 @@ def open_virtual_dataset(
         What to open: a local path, or a ``file://``, ``s3://``, ``gs://`` or ``https://`` URL.
     registry
         What may be read, through which stores: an :class:`~virtualchunks.ObjectStoreRegistry` or a dictionary for one.
-        ``None`` grants exactly the object that `url` names, without credentials.
+        ``None`` grants exactly the object that `url` names, without credentials; naming a DMR++ names the data file
+        beside it, too.
     parser
         A parser, the name of an installed one (``"hdf5"``), or ``None`` to find it by what the file begins with and how
         its name ends.
@@ -146,7 +149,7 @@ def open_virtual_dataset(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict, isolate=isolate)
+    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict, isolate=isolate)
     dataset = group_to_dataset(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),
@@ -193,7 +196,7 @@ def open_virtual_datatree(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict, isolate=isolate)
+    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict, isolate=isolate)
     tree = group_to_datatree(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),

@@ -100,9 +100,10 @@ def open_virtual_dataset(
         Names of variables to leave out.
     loadable_variables
         Which variables to read now instead of referring to them. ``None``: the dimension coordinates, 1-D variables
-        named like their dimension, which xarray needs to combine. Names and globs (``["time", "lat*"]``); names that
-        are not there are ignored, since files of one archive differ. ``"small"``: dimension coordinates, and all of up
-        to 1 MiB of values. A function of name and ManifestArray. ``[]``: none.
+        named like their dimension, which xarray needs to combine, and coordinates of at most one dimension whose values
+        the parser has in memory already, such as the times of a GRIB file. Names and globs (``["time", "lat*"]``);
+        names that are not there are ignored, since files of one archive differ. ``"small"``: what ``None`` stands for,
+        and all of up to 1 MiB of values. A function of name and ManifestArray. ``[]``: none.
     decode_times
         As for :func:`xarray.open_dataset`, for loaded variables.
     mask_and_scale

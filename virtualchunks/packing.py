@@ -150,6 +150,9 @@ class Packing:
     def __hash__(self) -> int:
         return hash(self.key)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stored, dict(self.attributes), self.fill_value)
+
     def lift(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the values of stored numbers.
 

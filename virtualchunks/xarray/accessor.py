@@ -108,8 +108,10 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
         from virtualchunks.writers.datasets import as_group
         from virtualchunks.xarray.grants import recall
 
-        urls = dict.fromkeys(url for _, array in self._arrays() for url in array.manifest.iter_nonempty_paths())
-        granted = recall(urls) if registry is None else ObjectStoreRegistry.coerce(registry)
+        if registry is None:
+            granted = recall({url: None for _, array in self._arrays() for url in array.manifest.iter_nonempty_paths()})
+        else:
+            granted = ObjectStoreRegistry.coerce(registry)
         return ManifestStore(as_group(self._held), registry=granted)
 
     def to_kerchunk(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import FormatError, LimitExceededError
+from virtualchunks.manifest import ChunkManifest
 from virtualchunks.sources import SourceTable, Stamp
 from virtualchunks_parsers.kerchunk.targets import Targets
 from virtualchunks_parsers.zarr.manifests import Chunks
@@ -101,6 +102,16 @@ class References:
         bounds = np.searchsorted(owners[order], np.arange(len(paths) + 1))
         rows = {path: order[bounds[number] : bounds[number + 1]] for path, number in paths.items()}
         return cls(keys, values, rows, targets)
+
+    def manifest(self, array: StoredArray) -> ChunkManifest:
+        """Return the manifest of an array.
+
+        Raises
+        ------
+        FormatError, UnsupportedFeatureError, LimitExceededError
+            As :meth:`chunks`.
+        """
+        return self.chunks(array).manifest(array.metadata.grid)
 
     def chunks(self, array: StoredArray) -> Chunks:
         """Return the chunks of an array.

@@ -8,18 +8,20 @@ from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar, Protocol
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import FormatError, SourceUnavailableError
+from virtualchunks.errors import FormatError, LimitExceededError, SourceUnavailableError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.reading.fetch import fetch
+from virtualchunks.manifest import ChunkManifest
 from virtualchunks.reading.listing import child_url, read_whole
+from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.sources import Stamp
 from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.kerchunk.columns import References, inline_bytes, metadata_keys
 from virtualchunks_parsers.kerchunk.document import GZIP, MOST_BYTES, Document
 from virtualchunks_parsers.kerchunk.parquet import METADATA, open_references
 from virtualchunks_parsers.kerchunk.targets import Targets
-from virtualchunks_parsers.zarr.manifests import Chunks
 from virtualchunks_parsers.zarr.nodes import (
     DOCUMENTS,
     Node,
@@ -40,8 +42,8 @@ MOST_METADATA = 16 << 20
 class _ChunkSource(Protocol):
     """Whatever knows the chunks of an array."""
 
-    def chunks(self, array: StoredArray) -> Chunks:
-        """Return them."""
+    def manifest(self, array: StoredArray) -> ChunkManifest:
+        """Return where they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ class KerchunkParser(HierarchyParser):
         metadata = _read_metadata(folder, granted)
         if metadata is None:
             raise failed or SourceUnavailableError(f"{url} cannot be read: there is no such file or folder", url=url)
-        return self._parquet(folder, metadata, granted), granted
+        return self._parquet(folder, *metadata, granted), granted
 
     def _document(self, document: Document, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         targets = Targets(registry, document.templates, self.base_url)
@@ -196,8 +198,8 @@ class KerchunkParser(HierarchyParser):
         arrays = (path for path, node in nodes.items() if node.is_array)
         return self._tree(nodes, References.sorted_out(document.references, arrays, targets), url)
 
-    def _parquet(self, folder: str, data: bytes, registry: ObjectStoreRegistry) -> ManifestGroup:
-        references, metadata = open_references(folder, data, registry, Targets(registry, None, self.base_url))
+    def _parquet(self, folder: str, data: bytes, stamp: Stamp, registry: ObjectStoreRegistry) -> ManifestGroup:
+        references, metadata = open_references(folder, data, stamp, registry, Targets(registry, None, self.base_url))
         documents = {
             key: document if isinstance(document, Mapping) else parse_document(key, str(document), folder)
             for key, document in metadata.items()
@@ -211,7 +213,7 @@ class KerchunkParser(HierarchyParser):
 def _array(node: Node, source: _ChunkSource, url: str) -> ManifestArray:
     stored = node.array(url)
     with metadata_errors(url, node.path or "/"):
-        return ManifestArray(stored.metadata, source.chunks(stored).manifest(stored.metadata.grid))
+        return ManifestArray(stored.metadata, source.manifest(stored))
 
 
 def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[Document | None, SourceUnavailableError | None]:
@@ -225,9 +227,14 @@ def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[Document | 
     return (Document.from_bytes(data.pop(), url), None) if data[0] else (None, None)  # popped, so that it can be let go
 
 
-def _read_metadata(folder: str, registry: ObjectStoreRegistry) -> bytes | None:
+def _read_metadata(folder: str, registry: ObjectStoreRegistry) -> tuple[bytes, Stamp] | None:
+    """Return the metadata of references in Parquet, and its stamp."""
+    url = child_url(folder, METADATA)
     try:
-        return read_whole(registry, child_url(folder, METADATA), MOST_BYTES)
+        with ObjectReader(registry, url) as reader:
+            if reader.size > MOST_BYTES:
+                raise LimitExceededError(f"{url} has {reader.size:,} bytes; the most is {MOST_BYTES:,}", url=url)
+            return reader.read_at(0, reader.size), reader.stamp
     except SourceUnavailableError:
         return None
 

@@ -37,6 +37,8 @@ from virtualchunks_parsers.zarr.tree import HierarchyParser, folder_of
 DICTIONARY = "the references"
 #: Largest metadata document that a reference points at, in bytes.
 MOST_METADATA = 16 << 20
+#: How the URLs of folders end, where no document is looked for first.
+_FOLDERS = ("/", ".parq", ".parquet")
 
 
 class _ChunkSource(Protocol):
@@ -175,14 +177,16 @@ class KerchunkParser(HierarchyParser):
             return self._document(Document.from_mapping(url, DICTIONARY), DICTIONARY, granted), granted
         url = as_url(url)
         granted = ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
-        document, failed = _read_document(url, granted)
-        if document is not None:
-            return self._document(document, url, granted), granted
-        folder, granted = folder_of(url, registry)
-        metadata = _read_metadata(folder, granted)
+        folder, wider = folder_of(url, registry)
+        metadata = _read_metadata(folder, wider) if url.endswith(_FOLDERS) else None
+        if metadata is None:
+            document, failed = _read_document(url, granted)
+            if document is not None:
+                return self._document(document, url, granted), granted
+            metadata = None if url.endswith(_FOLDERS) else _read_metadata(folder, wider)
         if metadata is None:
             raise failed or SourceUnavailableError(f"{url} cannot be read: there is no such file or folder", url=url)
-        return self._parquet(folder, *metadata, granted), granted
+        return self._parquet(folder, *metadata, wider), wider
 
     def _document(self, document: Document, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         targets = Targets(registry, document.templates, self.base_url)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ from virtualchunks.writers.layout import Block
 from virtualchunks.writers.targets import NamedFile, WriteMode, target_of
 
 _MARKER = ".zmetadata"
+#: The member of the metadata of a file that says which writing of references it belongs to, as ``.zmetadata`` does in
+#: its member ``generation``: readers that load partitions later can tell that the references were replaced since.
+GENERATION = "virtualchunks.generation"
 
 
 def write_parquet(
@@ -93,15 +97,17 @@ def _pyarrow() -> Any:
 
 
 def _files(made: References, record_size: int, threshold: int) -> Iterator[NamedFile]:
+    generation = uuid.uuid4().hex
     for array in made.arrays:
         count = int(np.prod(array.manifest.shape_chunk_grid, dtype=np.int64))
         for number, start in enumerate(range(0, count, record_size)):
             rows = min(record_size, count - start)
-            yield f"{array.path}/refs.{number}.parq", _partition(array, start, rows, threshold)
-    yield _MARKER, json.dumps({"metadata": made.metadata, "record_size": record_size}).encode()
+            yield f"{array.path}/refs.{number}.parq", _partition(array, start, rows, threshold, generation)
+    document = {"metadata": made.metadata, "record_size": record_size, "generation": generation}
+    yield _MARKER, json.dumps(document).encode()
 
 
-def _partition(array: ArrayReferences, start: int, rows: int, threshold: int) -> bytes:
+def _partition(array: ArrayReferences, start: int, rows: int, threshold: int, generation: str) -> bytes:
     """Return one Parquet file."""
     arrow = _pyarrow()
     records: Records = array.manifest.records.reshape(-1)[start : start + rows]
@@ -122,7 +128,7 @@ def _partition(array: ArrayReferences, start: int, rows: int, threshold: int) ->
     ]
     sink = arrow.BufferOutputStream()
     arrow.parquet.write_table(
-        arrow.table(columns, schema=arrow.schema(fields)),
+        arrow.table(columns, schema=arrow.schema(fields, {GENERATION: generation})),
         sink,
         compression="zstd",
         use_dictionary=["path"],

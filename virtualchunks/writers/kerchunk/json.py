@@ -87,13 +87,13 @@ def _entries(array: ArrayReferences) -> Iterator[str]:
     """Yield the entries of the chunks of an array, joined, some at a time."""
     start = json.dumps(f"{array.path}/")[:-1]
     heads = [f'":[{json.dumps(target)},' for target in array.targets]
+    form = f"{start.replace('%', '%%')}{array.key_format}%s%d,%d]"
     for block in array.blocks():
-        columns = (array.keys(block.number), block.source.tolist(), block.offset.tolist(), block.length.tolist())
-        entries = [
-            f"{start}{key}{heads[row]}{offset},{length}]" for key, row, offset, length in zip(*columns, strict=True)
-        ]
+        columns = (map(heads.__getitem__, block.source.tolist()), block.offset.tolist(), block.length.tolist())
+        entries = list(map(form.__mod__, zip(*array.indices(block.number), *columns, strict=True)))
         for place, data in array.buffers(block):
-            entries[place] = f'{start}{columns[0][place]}":"{inline_text(data)}"'
+            [key] = array.keys(block.number[place : place + 1])
+            entries[place] = f'{start}{key}":"{inline_text(data)}"'
         if entries:
             yield ",".join(entries)
     if array.missing is not None:

@@ -25,8 +25,8 @@ from virtualchunks.writers.layout import Block, StoredArray, blocks, stored_arra
 
 ZarrFormat = Literal[2, 3]
 
-#: Number of chunks that are turned into text at a time.
-BLOCK = 1 << 17
+#: Number of chunks that are turned into text at a time: few enough to stay in the processor's cache.
+BLOCK = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,20 @@ class ArrayReferences:
 
     def keys(self, number: npt.NDArray[np.int64]) -> list[str]:
         """Return the chunk keys, without the array's path, of chunks given by their number in C order."""
-        shape = self.manifest.shape_chunk_grid
-        if not shape:
+        if not self.manifest.shape_chunk_grid:
             return [self.scalar] * len(number)
-        names = [[str(i) for i in range(count)] for count in shape]
-        columns = np.unravel_index(number, shape)
-        texts = [map(name.__getitem__, column.tolist()) for name, column in zip(names, columns, strict=True)]
-        texts[0] = map(self.prefix.__add__, texts[0])
-        return list(map(self.separator.join, zip(*texts, strict=True)))
+        return list(map(self.key_format.__mod__, zip(*self.indices(number), strict=True)))
+
+    @property
+    def key_format(self) -> str:
+        """What makes a chunk key of an index, by the operator ``%``."""
+        ndim = self.manifest.ndim_chunk_grid
+        return self.prefix + self.separator.join(["%d"] * ndim) if ndim else self.scalar
+
+    def indices(self, number: npt.NDArray[np.int64]) -> list[list[int]]:
+        """Return the indices along each axis of chunks given by their number in C order."""
+        shape = self.manifest.shape_chunk_grid
+        return [column.tolist() for column in np.unravel_index(number, shape)] if shape else []
 
     def buffers(self, block: Block) -> Iterator[tuple[int, bytes]]:
         """Iterate over the chunks of a block that are held in memory: their place in the block, and their bytes."""

@@ -175,7 +175,9 @@ def _columns(values: Sequence[Sequence[Any]]) -> tuple[list[str], Int64, Int64]:
     if shapes == {3}:
         return paths, _integers([value[1] for value in values]), _integers([value[2] for value in values])
     offsets = _integers([value[1] if len(value) == 3 else 0 for value in values])
-    return paths, offsets, _integers([value[2] if len(value) == 3 else -1 for value in values])
+    lengths = _integers([value[2] if len(value) == 3 else 0 for value in values])
+    whole = np.fromiter((len(value) == 1 for value in values), dtype=bool, count=len(values))
+    return paths, offsets, np.where(whole, -1, lengths)
 
 
 def _integers(column: list[Any]) -> Int64:
@@ -184,9 +186,12 @@ def _integers(column: list[Any]) -> Int64:
     if bool in kinds:
         raise FormatError("an offset or length is a boolean")
     try:
-        return np.array(column if kinds <= {int} else list(map(operator.index, column)), dtype=np.int64)
+        numbers = np.array(column if kinds <= {int} else list(map(operator.index, column)), dtype=np.int64)
     except (TypeError, OverflowError) as error:
         raise FormatError("an offset or length is no integer below 2**63") from error
+    if len(numbers) and int(numbers.min()) < 0:
+        raise FormatError(f"the offset or length of a chunk is negative: {numbers.min()}")
+    return numbers
 
 
 def from_columns(

@@ -58,7 +58,7 @@ class Document:
         try:
             text = plain.decode("utf-8-sig")
             del plain
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{url} is no Kerchunk reference document: not JSON ({error})", url=url) from error
         if not isinstance(content, dict):
@@ -89,6 +89,16 @@ class Document:
         if references is not content and content.get("gen"):
             references = {**references, **dict(generate(templates, content["gen"]))}
         return cls(references, templates)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object, of which readers would otherwise take the last of one name."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        [name, *_] = (name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"two members have the name {name[:200]!r}")
+    return made
 
 
 def unpack(data: bytes, url: str) -> bytes:

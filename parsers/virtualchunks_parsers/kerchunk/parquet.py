@@ -38,7 +38,7 @@ from virtualchunks_parsers.zarr.manifests import check_grid
 from virtualchunks_parsers.zarr.nodes import StoredArray, parse_document
 
 METADATA = ".zmetadata"
-#: The member of the metadata of a partition that says which writing of references it belongs to.
+#: The member of the metadata of a partition that says which writing of an array it belongs to.
 GENERATION = b"virtualchunks.generation"
 #: Largest partition, in bytes.
 MOST_BYTES = 256 << 20
@@ -62,8 +62,10 @@ class Partition:
         In bytes; the length -1 stands for a whole object.
     held
         Chunks that are inline.
+    rows
+        How many chunks it stands for.
     generation
-        Which writing of references it says that it belongs to; ``None`` where it does not say.
+        Which writing of the array it says that it belongs to; ``None`` where it does not say.
     """
 
     numbers: Int64
@@ -72,6 +74,7 @@ class Partition:
     offsets: Int64
     lengths: Int64
     held: dict[int, bytes]
+    rows: int
     generation: str | None = None
 
 
@@ -91,8 +94,8 @@ class ParquetReferences:
         What paths name.
     stamp
         That of ``.zmetadata`` when it was read.
-    generation
-        Which writing of references it says that it belongs to; ``None`` where it does not say.
+    generations
+        By path of an array, which writing of it ``.zmetadata`` belongs to; of those that were written elsewhere, none.
     """
 
     url: str
@@ -100,7 +103,7 @@ class ParquetReferences:
     record_size: int
     targets: Targets
     stamp: Stamp
-    generation: str | None = None
+    generations: Mapping[str, str] = field(default_factory=dict)
     budget: InlineBudget = field(default_factory=InlineBudget)
 
     def manifest(self, array: StoredArray) -> ChunkManifest:
@@ -108,8 +111,8 @@ class ParquetReferences:
         grid = array.metadata.grid
         return DeferredManifest(grid.grid_shape, ArrayPartitions(self, array.path, grid.size))
 
-    def require_unchanged(self, partitions: Sequence[Partition | None]) -> None:
-        """Check that partitions belong to the metadata that was read before.
+    def require_unchanged(self, path: str, partitions: Sequence[Partition | None]) -> None:
+        """Check that partitions of an array belong to the metadata that was read before.
 
         Whoever writes references anew replaces both. Ours say in each file which writing it belongs to; of others, the
         metadata is looked at again.
@@ -119,8 +122,9 @@ class ParquetReferences:
         SourceChangedError
             If they do not.
         """
-        if self.generation is not None:
-            changed = any(found is None or found.generation != self.generation for found in partitions)
+        generation = self.generations.get(path)
+        if generation is not None:
+            changed = any(found is None or found.generation != generation for found in partitions)
         else:
             [found] = look_up(self.registry, [child_url(self.url, METADATA)])
             changed = found is None or bool(compare(self.stamp, found))
@@ -183,7 +187,8 @@ class ArrayPartitions:
             check_grid(sum(sizes), sum(sizes))
             with ThreadPoolExecutor(min(len(numbers), REMOTE.concurrency) or 1, "virtualchunks-parquet") as pool:
                 partitions = list(pool.map(self._partition, numbers, sizes))
-            self.references.require_unchanged(partitions)
+            self.references.require_unchanged(self.path, partitions)
+            self._require_rows(numbers, partitions, sizes)
             return self._manifests(partitions, sizes)
 
     def _partition(self, number: int, size: int) -> Partition | None:
@@ -192,6 +197,17 @@ class ArrayPartitions:
         url = child_url(self.references.url, key)
         data = read_whole(self.references.registry, url, MOST_BYTES)
         return None if data is None else partition_of(data, size, url)
+
+    def _require_rows(
+        self, numbers: Sequence[int], partitions: Sequence[Partition | None], sizes: Sequence[int]
+    ) -> None:
+        """Check that partitions which say whose they are stand for all chunks that they should.
+
+        Others may leave out rows at their end, whose chunks are missing.
+        """
+        for number, found, size in zip(numbers, partitions, sizes, strict=True):
+            if found is not None and found.generation is not None and found.rows < size:
+                raise FormatError(f"refs.{number}.parq of {self.origin} has {found.rows} rows for {size} chunks")
 
     def _manifests(self, partitions: Sequence[Partition | None], sizes: Sequence[int]) -> list[ChunkManifest]:
         """Return the manifests of partitions, over one table."""
@@ -247,9 +263,10 @@ def open_references(
             f"{sorted(content)}",
             url=url,
         )
-    generation = content.get("generation")
-    generation = generation if isinstance(generation, str) else None
-    return ParquetReferences(url, registry, record_size, targets, stamp, generation), metadata
+    generations = content.get("generations", {})
+    if not isinstance(generations, Mapping):
+        raise FormatError(f"the 'generations' in {METADATA!r} of {url} are no texts by path of an array", url=url)
+    return ParquetReferences(url, registry, record_size, targets, stamp, generations), metadata
 
 
 def partition_of(data: bytes, most: int, url: str) -> Partition:
@@ -305,7 +322,7 @@ def _columns(table: Any, url: str) -> Partition:
     if not {"path", "offset", "size"} <= names:
         if "raw" not in names:
             raise FormatError(f"{url} has the columns {sorted(names)}, not those of references", url=url)
-        return Partition(empty, [], empty, empty, empty, held)
+        return Partition(empty, [], empty, empty, empty, held, len(rows))
     column = table["path"].combine_chunks()
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
@@ -314,10 +331,13 @@ def _columns(table: Any, url: str) -> Partition:
     there = column.is_valid().to_numpy(zero_copy_only=False) & ~raw
     codes = column.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)[there]
     offsets, sizes = (_integers(table[name], there, url) for name in ("offset", "size"))
+    if len(offsets) and (int(offsets.min()) < 0 or int(sizes.min()) < 0):
+        raise FormatError(f"{url} has an offset or size that is negative, or beyond 2**63 - 1", url=url)
     lengths = np.where((offsets == 0) & (sizes == 0), -1, sizes)
     distinct = column.dictionary.to_pylist()
     used, codes = np.unique(codes, return_inverse=True)
-    return Partition(rows[there], [distinct[code] for code in used], codes, offsets, lengths, held)
+    paths = [distinct[code] for code in used]
+    return Partition(rows[there], paths, codes, offsets, lengths, held, len(rows))
 
 
 def _integers(column: Any, there: npt.NDArray[np.bool_], url: str) -> Int64:

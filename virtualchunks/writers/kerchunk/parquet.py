@@ -24,8 +24,8 @@ from virtualchunks.writers.layout import Block
 from virtualchunks.writers.targets import NamedFile, WriteMode, target_of
 
 _MARKER = ".zmetadata"
-#: The member of the metadata of a file that says which writing of references it belongs to, as ``.zmetadata`` does in
-#: its member ``generation``: readers that load partitions later can tell that the references were replaced since.
+#: The member of the metadata of a file that says which writing of the array it belongs to, as ``.zmetadata`` does in
+#: its member ``generations``: readers that load partitions later can tell that the references were replaced since.
 GENERATION = "virtualchunks.generation"
 
 
@@ -97,13 +97,13 @@ def _pyarrow() -> Any:
 
 
 def _files(made: References, record_size: int, threshold: int) -> Iterator[NamedFile]:
-    generation = uuid.uuid4().hex
+    generations = {array.path: uuid.uuid4().hex for array in made.arrays}
     for array in made.arrays:
         count = int(np.prod(array.manifest.shape_chunk_grid, dtype=np.int64))
         for number, start in enumerate(range(0, count, record_size)):
             rows = min(record_size, count - start)
-            yield f"{array.path}/refs.{number}.parq", _partition(array, start, rows, threshold, generation)
-    document = {"metadata": made.metadata, "record_size": record_size, "generation": generation}
+            yield f"{array.path}/refs.{number}.parq", _partition(array, start, rows, threshold, generations[array.path])
+    document = {"metadata": made.metadata, "record_size": record_size, "generations": generations}
     yield _MARKER, json.dumps(document).encode()
 
 

@@ -131,7 +131,9 @@ class References:
         found, numbers = array.keys.numbers(names, array.metadata.grid.grid_shape, skip)
         del names
         values = [self.values[row] for row in rows[found].tolist()]
-        is_target = np.fromiter((type(value) in _LISTS for value in values), dtype=bool, count=len(values))
+        is_target = np.ones(len(values), dtype=bool)
+        if not set(map(type, values)) <= _LISTS:
+            is_target[:] = [type(value) in _LISTS for value in values]
         held = {
             number: self.budget.take(inline_bytes(values[place]))
             for place, number in zip(np.flatnonzero(~is_target).tolist(), numbers[~is_target].tolist(), strict=True)
@@ -288,4 +290,4 @@ def metadata_keys(references: Mapping[str, Any], names: Sequence[str]) -> Iterat
     """Iterate over the keys of metadata documents."""
     endings = tuple(names)
     wanted = frozenset(names)
-    return (key for key in references if key.endswith(endings) and key.rpartition("/")[2] in wanted)
+    return (key for key in [key for key in references if key.endswith(endings)] if key.rpartition("/")[2] in wanted)

@@ -128,7 +128,7 @@ def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
     """
     documents: dict[str, dict[str, Any]] = {}
     arrays = []
-    write = {2: _array_v2, 3: _array_v3}[zarr_format]
+    write = {2: array_v2, 3: _array_v3}[zarr_format]
     for path, node in group.walk():
         prefix = f"{path}/" if path else ""
         documents |= _group_documents(prefix, node, zarr_format)
@@ -147,7 +147,8 @@ def _group_documents(prefix: str, group: ManifestGroup, zarr_format: ZarrFormat)
     return {f"{prefix}.zgroup": {"zarr_format": 2}, f"{prefix}.zattrs": attributes}
 
 
-def _array_v2(array: StoredArray) -> tuple[ArrayReferences, dict[str, dict[str, Any]]]:
+def array_v2(array: StoredArray) -> tuple[ArrayReferences, dict[str, dict[str, Any]]]:
+    """Return the chunks of an array, and its documents of Zarr v2 by key."""
     documents = array_documents(array)
     made = ArrayReferences(array.path, array.manifest, targets(array), ".", "", "0", documents.missing)
     return made, {f"{array.path}/.zarray": documents.zarray, f"{array.path}/.zattrs": documents.zattrs}

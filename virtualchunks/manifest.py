@@ -224,7 +224,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
     @property
     def is_deferred(self) -> bool:
-        """Whether some of the records are yet to be loaded, as :class:`~virtualchunks.deferred.DeferredManifest` does."""
+        """Whether records are yet to be loaded, as those of a :class:`~virtualchunks.deferred.DeferredManifest`."""
         return False
 
     @property

@@ -342,3 +342,40 @@ def test_whole_objects_need_a_grant(tmp_path: Path) -> None:
     array = array_at(KerchunkParser()(str(target)), "a")
     with pytest.raises(UnsupportedFeatureError, match="cannot be looked up"):
         len(array.manifest)
+
+
+NUMBERS = {
+    "a negative offset": {"offset": [-1], "size": [16]},
+    "a negative size": {"offset": [0], "size": [-1]},
+    "a number beyond 63 bits": {"offset": pa.array([2**63 + 5], pa.uint64()), "size": [16]},
+    "an end beyond 63 bits": {"offset": [2**63 - 1], "size": [16]},
+    "no bytes": {"offset": [5], "size": [0]},
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_out_of_range_are_refused(case: str, tmp_path: Path) -> None:
+    target = write(tmp_path, rows(tmp_path))
+    pq.write_table(pa.table({"path": ["/t"], **NUMBERS[case]}), target / "a/refs.1.parq")
+    array = array_at(KerchunkParser()(str(target), registry_of(tmp_path)), "a")
+    with pytest.raises(FormatError, match=r"refs") as raised:
+        len(array.manifest)
+    assert raised.value.variable == "a"
+
+
+def test_a_partition_of_ours_that_lost_rows_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "refs.parq"
+    write_parquet(ManifestGroup({"a": in_memory_array(np.arange(4), ("x",), {})}), target)
+    partition = target / "a/refs.0.parq"
+    pq.write_table(pq.read_table(partition).slice(0, 0), partition)
+    with pytest.raises(FormatError, match=r"0 rows for 1 chunks"):
+        len(array_at(KerchunkParser()(str(target)), "a").manifest)
+
+
+@pytest.mark.parametrize("generations", [3, ["a"]])
+def test_damaged_marks_are_refused(generations: Any, tmp_path: Path) -> None:
+    target = write(tmp_path, rows(tmp_path))
+    content = json.loads((target / ".zmetadata").read_text())
+    (target / ".zmetadata").write_text(json.dumps({**content, "generations": generations}))
+    with pytest.raises(FormatError, match="generations"):
+        KerchunkParser()(str(target))

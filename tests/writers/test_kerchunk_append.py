@@ -89,7 +89,7 @@ def test_only_new_partitions_and_the_last_are_written(tmp_path: Path) -> None:
     after = {path.name: path.stat().st_mtime_ns for path in (target / "air").iterdir()}
     assert sorted(after) == [f"refs.{i}.parq" for i in range(6)]
     assert sorted(name for name in before if after[name] == before[name]) == [f"refs.{i}.parq" for i in range(3)]
-    assert not [path for path in target.rglob("*.tmp")]
+    assert not list(target.rglob("*.tmp"))
 
 
 def test_who_opened_the_references_before_reads_the_old_ones(tmp_path: Path) -> None:

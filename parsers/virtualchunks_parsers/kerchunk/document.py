@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,8 +111,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the members of a JSON object, of which readers would otherwise take the last of one name."""
     made = dict(pairs)
     if len(made) < len(pairs):
-        seen: set[str] = set()
-        [name, *_] = (name for name, _ in pairs if name in seen or seen.add(name))
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"two members have the name {name[:200]!r}")
     return made
 

@@ -181,8 +181,8 @@ class ArrayPartitions:
             sizes = [min(self.size, self.chunks - number * self.size) for number in numbers]
             if len(numbers) > MOST_PARTITIONS:
                 raise UnsupportedFeatureError(
-                    f"{len(numbers):,} partitions at once; the most is {MOST_PARTITIONS:,}: read less of the array at a "
-                    "time, or write the references again with a larger record_size"
+                    f"{len(numbers):,} partitions at once; the most is {MOST_PARTITIONS:,}: read less of the array at "
+                    "a time, or write the references again with a larger record_size"
                 )
             check_grid(sum(sizes), sum(sizes))
             with ThreadPoolExecutor(min(len(numbers), REMOTE.concurrency) or 1, "virtualchunks-parquet") as pool:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, LimitExceededError, SourceUnavailableError
 from virtualchunks.group import ManifestGroup
-from virtualchunks.reading.fetch import fetch
 from virtualchunks.manifest import ChunkManifest
+from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.listing import child_url, read_whole
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
@@ -76,6 +76,10 @@ class KerchunkParser(HierarchyParser):
     dictionary. Templates and generators are expanded without a template engine: names, calls with constants, and
     integer arithmetic are understood, anything else is refused.
 
+    Of a Parquet folder, opening reads ``.zmetadata`` alone. A partition is loaded when one of its chunks is asked for,
+    and what is wrong with it is told then; slicing, combining, writing and pickling load all partitions of an array.
+    References that were replaced since they were opened raise.
+
     Naming a reference file does not grant what it refers to: reading values later needs a registry that covers the
     targets. They are not opened while parsing, with one exception: a reference to a whole object (``[url]``) does not
     say how long it is, so the object is looked up if the registry covers it, and its array left out if not.
@@ -93,7 +97,8 @@ class KerchunkParser(HierarchyParser):
     name: ClassVar[str] = "Kerchunk references"
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".kerchunk", ".parq", ".parquet", ".zst", ".zstd")
     reads: ClassVar[tuple[str, ...]] = (
-        "JSON of version 0 and 1, plain, gzip, zstd; Parquet folders; dictionaries",
+        "JSON of version 0 and 1, plain, gzip, zstd; dictionaries",
+        "Parquet folders, of which only the metadata is read until chunks are asked for",
         "Zarr v2 and v3 metadata, nested groups, arrays at the root, every chunk key encoding",
         "inline chunks, base64 and text",
         "templates and generators: names, calls with constants, integer arithmetic",

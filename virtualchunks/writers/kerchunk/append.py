@@ -245,9 +245,7 @@ def _continued(
     return Addition(replace(references, manifest=whole.manifest), size // chunk, zarray)
 
 
-def _last_values(
-    array: StoredArray, stored: StoredReferences, number: int, axis: int, count: int
-) -> npt.NDArray[Any]:
+def _last_values(array: StoredArray, stored: StoredReferences, number: int, axis: int, count: int) -> npt.NDArray[Any]:
     """Return the values of the last stored chunk, which is to be filled up."""
     data = _raw(stored.rows(array.path, number, number + 1)["raw"].to_pylist()[0])
     if data is None:

@@ -49,8 +49,8 @@ def write_json(
     store
         An obstore store.
     compression
-        ``"gzip"`` or ``"zstd"``; ``None`` for none. By default, the name says it: ``.gz``, ``.zst`` or ``.zstd``. fsspec
-        reads it with ``target_options={"compression": …}``.
+        ``"gzip"`` or ``"zstd"``; ``None`` for none. By default, the name says it: ``.gz``, ``.zst`` or ``.zstd``.
+        fsspec reads it with ``target_options={"compression": …}``.
     zarr_format
         As for :func:`to_references`.
     mode

@@ -24,6 +24,7 @@ from virtualchunks.writers.kerchunk.references import References, references
 from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, is_references
 from virtualchunks.writers.targets import NamedFile, target_of
 
+
 def write_parquet(
     group: ManifestGroup,
     target: str | os.PathLike[str],

@@ -101,8 +101,8 @@ def write_kerchunk(
     if filepath is None or format == "dict":
         return to_references(group, zarr_format=zarr_format)
     if format == "json":
-        options = {"compression": compression, "zarr_format": zarr_format, "mode": resolved_mode(mode)}
-        write_json(group, filepath, **options, **target)
+        chosen = resolved_mode(mode)
+        write_json(group, filepath, compression=compression, zarr_format=zarr_format, mode=chosen, **target)
     else:
         write_parquet(group, filepath, record_size, categorical_threshold, mode=mode, append_dim=append_dim, **target)
     return None

@@ -151,8 +151,9 @@ class DeferredManifest(ChunkManifest):
                 joined = ChunkManifest.missing((math.prod(self._shape),))
             self._sources = joined.sources
             self._records = joined.records.reshape(self._shape)
-            self._is_complete = True
-            self._parts = {}
+            with self._lock:
+                self._is_complete = True
+                self._parts = {}
             watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             watcher(url for url in self._sources.urls if url)
@@ -160,6 +161,8 @@ class DeferredManifest(ChunkManifest):
     def _load(self, numbers: Sequence[int]) -> list[ChunkManifest]:
         """Return partitions, each of them loaded once, whichever thread asks for it first."""
         with self._lock:
+            if self._is_complete:  # since the caller looked
+                return [self._part(number) for number in numbers]
             own = [number for number in numbers if number not in self._parts]
             self._parts.update((number, Future()) for number in own)
             parts = [self._parts[number] for number in numbers]
@@ -167,6 +170,12 @@ class DeferredManifest(ChunkManifest):
         if own:
             self._load_own(own, made)
         return [part.result() for part in parts]
+
+    def _part(self, number: int) -> ChunkManifest:
+        """Return a partition of the loaded records."""
+        start = number * self._loader.size
+        flat = self._records.reshape(-1)
+        return ChunkManifest._trusted(flat[start : start + self._loader.size], self._sources)
 
     def _load_own(self, numbers: Sequence[int], made: Sequence[Future[ChunkManifest]]) -> None:
         try:

@@ -59,10 +59,8 @@ def test_records_and_selections_are_those_of_the_whole(data: st.DataObject) -> N
     whole = manifest(shape, data.draw(st.integers(0, 9)))
     made, loader = deferred(whole, data.draw(st.integers(1, 20)))
     for _ in range(data.draw(st.integers(0, 3))):
-        indices = [
-            np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=4) if n else st.just([]))) for n in shape
-        ]
-        indices = [index.astype(np.int64) for index in indices]
+        drawn = [data.draw(st.lists(st.integers(0, n - 1), max_size=4)) if n else [] for n in shape]
+        indices = [np.array(numbers, dtype=np.int64) for numbers in drawn]
         assert made.select(indices) == whole.select(indices)
     if whole.records.size:
         index = tuple(data.draw(st.integers(0, n - 1)) for n in shape)

@@ -52,6 +52,9 @@ __all__ = [
 #: The path by which :meth:`ChunkManifest.dict` names chunks held in memory.
 IN_MEMORY = "__inlined__"
 
+#: How many records are looked at together.
+_BLOCK = 65_536
+
 
 class ChunkEntry(TypedDict, total=False):
     """One chunk as a dictionary: ``path``, ``offset``, ``length``, and ``data`` where it is held in memory."""
@@ -328,10 +331,11 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
     def used_rows(self) -> npt.NDArray[np.intp]:
         """Return the numbers of the source rows that some chunk points at, in order."""
-        flags = np.zeros(len(self._sources), dtype=bool)
-        source = self._distinct["source"]
-        flags[source[source >= 0]] = True
-        return np.flatnonzero(flags)
+        flags = np.zeros(len(self._sources) + 2, dtype=bool)  # the last two stand for chunks that have no row
+        source = self._distinct["source"].reshape(-1)
+        for start in range(0, source.size, _BLOCK):
+            flags[source[start : start + _BLOCK]] = True
+        return np.flatnonzero(flags[:-2])
 
     def iter_nonempty_paths(self) -> Iterator[str]:
         """Iterate over the distinct URLs that the chunks point at."""

@@ -121,6 +121,16 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
         made: xarray.DataTree = importlib.import_module("virtualchunks.xarray").group_to_datatree(self, **options)
         return made
 
+    def to_arrow(self) -> Any:
+        """Return the references as an Arrow table with one row per chunk; see :mod:`virtualchunks.writers.tables`."""
+        return importlib.import_module("virtualchunks.writers.tables").to_arrow(self)
+
+    @classmethod
+    def from_arrow(cls, table: Any, template: ManifestGroup | None = None) -> ManifestGroup:
+        """Return the tree of references in an Arrow table; see :func:`virtualchunks.writers.tables.from_arrow`."""
+        made: ManifestGroup = importlib.import_module("virtualchunks.writers.tables").from_arrow(table, template)
+        return made
+
 
 def is_node_name(name: str) -> bool:
     """Return whether an array or a group of a Zarr store can have a name; zarr-python takes a backslash for a slash.

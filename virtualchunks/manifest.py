@@ -52,7 +52,7 @@ __all__ = [
 #: The path by which :meth:`ChunkManifest.dict` names chunks held in memory.
 IN_MEMORY = "__inlined__"
 
-#: How many records are looked at together.
+#: How many chunks are looked at in one step, where a step takes memory of its own.
 _BLOCK = 65_536
 
 

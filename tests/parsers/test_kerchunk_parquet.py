@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 import zarr
 from fsspec.implementations.reference import LazyReferenceMapper
 from rangeserver import RangeServer
@@ -379,3 +380,14 @@ def test_damaged_marks_are_refused(generations: Any, tmp_path: Path) -> None:
     (target / ".zmetadata").write_text(json.dumps({**content, "generations": generations}))
     with pytest.raises(FormatError, match="generations"):
         KerchunkParser()(str(target))
+
+
+@pytest.mark.parametrize("chunks", [None, {}])
+def test_the_engine_loads_partitions_as_values_are_read(chunks: Any, range_server: RangeServer, tmp_path: Path) -> None:
+    url = served(range_server, write(tmp_path, of_bytes(range_server)))
+    registry = ObjectStoreRegistry({range_server.root: None})
+    parser = KerchunkParser()  # found by itself, it takes a request more, which finds no file
+    opened = xr.open_dataset(url, engine="virtualchunks", parser=parser, registry=registry, chunks=chunks)
+    assert asked(range_server) == [".zmetadata"]
+    np.testing.assert_array_equal(opened["a"][0:2, 0:2], VALUES[0:2, 0:2])
+    assert asked(range_server) == ["a/refs.0.parq", "t"]

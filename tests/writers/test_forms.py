@@ -11,6 +11,7 @@ from virtualchunks.inline import encode_array
 from virtualchunks.writers import FORMS
 from virtualchunks.writers.icechunk import write_icechunk
 from virtualchunks.writers.kerchunk import to_references, write_parquet
+from virtualchunks.writers.tables import to_iceberg, to_lance, to_parquet
 
 
 def array(n=4, chunk=2, dtype="<i4", url="file:///data/a.nc"):
@@ -57,6 +58,9 @@ WRITERS = {
     "Kerchunk JSON, `dict`": lambda group, folder: to_references(group),
     "Kerchunk Parquet": lambda group, folder: write_parquet(group, folder / "refs.parquet"),
     "Icechunk": to_icechunk,
+    "Arrow table, Parquet": lambda group, folder: to_parquet(group, folder / "refs.parquet"),
+    "Lance": lambda group, folder: to_lance(group, folder / "refs.lance"),
+    "Iceberg": lambda group, folder: to_iceberg(group, "archive.refs", folder),
 }
 
 

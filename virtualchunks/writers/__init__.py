@@ -16,6 +16,18 @@ _KERCHUNK = {
     "appending": "no",
     "notices changed sources": "no",
 }
+_TABLE = {
+    "Zarr metadata": "version 3, beside the rows",
+    "rectilinear chunk grids": "yes",
+    "regular chunk grids": "yes",
+    "missing chunks": "yes, as rows that are not there",
+    "chunks in memory": "yes, as a column of bytes",
+    "nested groups": "yes",
+    "mixed encodings in one array": "yes",
+    "text of any length": "yes",
+    "appending": "no",
+    "notices changed sources": "every stamp, when read back",
+}
 #: What each written form holds, for the page of formats; tests/writers/test_forms.py holds it to that.
 FORMS: dict[str, dict[str, str]] = {
     "Kerchunk JSON, `dict`": {
@@ -42,4 +54,7 @@ FORMS: dict[str, dict[str, str]] = {
         "appending": "`append_dim`, `region`",
         "notices changed sources": "ETag, or time of last modification, for each object, where its store allows",
     },
+    "Arrow table, Parquet": _TABLE,
+    "Lance": {**_TABLE, "appending": "`append_dim`, as a version"},
+    "Iceberg": {**_TABLE, "appending": "`append_dim`, as a snapshot"},
 }

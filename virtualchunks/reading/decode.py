@@ -23,7 +23,12 @@ from virtualchunks.sources import SourceTable
 Block = npt.NDArray[Any]
 
 
-def encoding_of(metadata: ArrayMetadata, sources: SourceTable, source: int) -> ChunkEncoding:
+def encoding_of(array: ManifestArray, source: int) -> ChunkEncoding:
+    """Return the encoding of the chunks that point at a row of the source table."""
+    return row_encoding(array.metadata, array.manifest.sources, source)
+
+
+def row_encoding(metadata: ArrayMetadata, sources: SourceTable, source: int) -> ChunkEncoding:
     """Return the encoding of the chunks of an array that point at a row of a source table."""
     number = sources.encoding_id(source)
     return sources.encodings[number - 1] if number else metadata.encoding
@@ -60,7 +65,7 @@ def read_chunk_block(array: ManifestArray, index: Sequence[int], data: Any) -> B
     [3]
     """
     sources, source, _, _ = array.manifest.record(tuple(index))
-    return decode_cell(array.metadata, encoding_of(array.metadata, sources, source), index, data)
+    return decode_cell(array.metadata, row_encoding(array.metadata, sources, source), index, data)
 
 
 def decode_cell(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequence[int], data: Any) -> Block:

@@ -19,7 +19,7 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.errors import ManifestError
 from virtualchunks.grid import Axis, IntArray
 from virtualchunks.manifest import Records
-from virtualchunks.reading.decode import decode_cell, encoding_of, placed, transcode
+from virtualchunks.reading.decode import decode_cell, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
@@ -224,7 +224,7 @@ class _Reading:
         spans = list(zip(records["offset"].tolist(), records["length"].tolist(), strict=True))
         places = self.places(chunks[sequence])
         indices = [self.index(place) for place in places]
-        metadata, encoding = self.array.metadata, encoding_of(self.array.metadata, self.sources, row)
+        metadata, encoding = self.array.metadata, row_encoding(self.array.metadata, self.sources, row)
         url = self.sources.url(row) or None
         grid = metadata.grid
         last: tuple[Any, ...] | None = None

@@ -9,6 +9,7 @@ import virtualchunks as vc
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.inline import encode_array
 from virtualchunks.writers import FORMS
+from virtualchunks.writers.dmrpp import write_dmrpp
 from virtualchunks.writers.icechunk import write_icechunk
 from virtualchunks.writers.kerchunk import to_references, write_parquet
 from virtualchunks.writers.tables import to_iceberg, to_lance, to_parquet
@@ -57,6 +58,7 @@ def to_icechunk(group, folder):
 WRITERS = {
     "Kerchunk JSON, `dict`": lambda group, folder: to_references(group),
     "Kerchunk Parquet": lambda group, folder: write_parquet(group, folder / "refs.parquet"),
+    "DMR++": lambda group, folder: write_dmrpp(group, folder / "a.dmrpp"),
     "Icechunk": to_icechunk,
     "Arrow table, Parquet": lambda group, folder: to_parquet(group, folder / "refs.parquet"),
     "Lance": lambda group, folder: to_lance(group, folder / "refs.lance"),

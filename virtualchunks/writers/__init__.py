@@ -42,6 +42,18 @@ FORMS: dict[str, dict[str, str]] = {
         "appending": "`append_dim`, along the slowest dimension",
         "nested groups": "yes; readers must pass `remote_protocol`",
     },
+    "DMR++": {
+        "Zarr metadata": "none: DAP4 has names of its own",
+        "rectilinear chunk grids": "no",
+        "regular chunk grids": "yes",
+        "missing chunks": "yes",
+        "chunks in memory": "with all chunks of the array in memory",
+        "nested groups": "yes",
+        "mixed encodings in one array": "no",
+        "text of any length": "yes, in memory",
+        "appending": "no",
+        "notices changed sources": "no",
+    },
     "Icechunk": {
         "Zarr metadata": "version 3",
         "rectilinear chunk grids": "yes",

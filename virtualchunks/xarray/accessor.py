@@ -175,6 +175,36 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
             append_dim=append_dim,
         )
 
+    def to_dmrpp(
+        self,
+        filepath: str | os.PathLike[str],
+        *,
+        mode: Literal["w", "w-"] = "w",
+        registry: Registry = None,
+        store: Any = None,
+    ) -> None:
+        """Write the references as a DMR++ document; see :func:`virtualchunks.writers.dmrpp.write_dmrpp`.
+
+        Parameters
+        ----------
+        filepath
+            Where to write: a local path or a URL; or a key of `store`.
+        mode
+            ``"w"`` replaces what is there, ``"w-"`` refuses to.
+        registry, store
+            What to write through, where that is not a local file: stores by prefix, or an obstore store.
+
+        Raises
+        ------
+        UnsupportedFeatureError
+            If DMR++ cannot hold a variable; nothing is written then.
+        WriteError
+            If the target cannot be written; what was there before is untouched.
+        """
+        from virtualchunks.writers.dmrpp import write_dmrpp
+
+        write_dmrpp(self._held, filepath, registry=registry, store=store, mode=mode)
+
     def to_arrow(self) -> Any:
         """Return the references as a pyarrow Table with one row per chunk, for pyarrow, polars, pandas and duckdb.
 

@@ -27,7 +27,7 @@ from virtualchunks.metadata import MEANING
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.writers.kerchunk.partitions import joined_tables, parquet_bytes, partition_name, partition_table
-from virtualchunks.writers.kerchunk.references import ArrayReferences, array_v2
+from virtualchunks.writers.kerchunk.references import ArrayReferences, References, array_v2, require_no_roots
 from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, check_lengths
 from virtualchunks.writers.layout import StoredArray, stored_array
 from virtualchunks.writers.targets import NamedFile
@@ -88,6 +88,7 @@ def appended_files(
         for path, array in group.walk_arrays()
         if (addition := _addition(stored_array(path, array, "a set of Kerchunk references"), stored, dimension))
     ]
+    require_no_roots(References({}, [found.references for found in additions]))
     metadata = {**stored.metadata, **{f"{found.references.path}/.zarray": found.zarray for found in additions}}
     check_lengths(metadata)
     document = {**json.loads(stored.document), "metadata": metadata}

@@ -84,7 +84,8 @@ def write_json(
 
 def _text(made: References, kept: Mapping[str, Any]) -> Iterator[str]:
     """Yield the document, in pieces."""
-    yield '{"version":1,"refs":{'
+    templates = f'"templates":{json.dumps(made.templates)},' if made.templates else ""
+    yield f'{{"version":1,{templates}"refs":{{'
     for key, value in kept.items():
         yield f"{json.dumps(key)}:{json.dumps(value)},"
     documents = (f"{json.dumps(key)}:{json.dumps(metadata_text(value))}" for key, value in made.metadata.items())

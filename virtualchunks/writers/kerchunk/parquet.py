@@ -20,7 +20,7 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.writers.kerchunk.append import appended_files
 from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
 from virtualchunks.writers.kerchunk.partitions import parquet_bytes, partition_name, partition_table, pyarrow_of
-from virtualchunks.writers.kerchunk.references import References, references
+from virtualchunks.writers.kerchunk.references import References, references, require_no_roots
 from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, is_references
 from virtualchunks.writers.targets import NamedFile, target_of
 
@@ -90,6 +90,7 @@ def write_parquet(
         place.add_files(appended_files(group, stored, append_dim, categorical_threshold), METADATA, stored.document)
         return
     made = references(group)
+    require_no_roots(made)
     if stored is None:
         files = _files(made, record_size, categorical_threshold)
         place.write_folder(files, "w" if chosen == "a" else chosen, METADATA, is_references)

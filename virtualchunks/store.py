@@ -29,7 +29,7 @@ from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.decode import placed, transcode
 from virtualchunks.reading.fetch import afetch, fetch
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.sources import Stamp
+from virtualchunks.sources import SourceTable, Stamp
 from virtualchunks.store_keys import DOCUMENT, ChunkKeys, ServedArray, clamp
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class _Reference:
 
     served: ServedArray
     index: tuple[int, ...]
+    sources: SourceTable
     source: int
     offset: int
     length: int
@@ -51,17 +52,17 @@ class _Reference:
     @property
     def url(self) -> str:
         """Where the bytes are; empty where they are in memory."""
-        return self.served.array.manifest.sources.url(self.source)
+        return self.sources.url(self.source)
 
     @property
     def stamp(self) -> Stamp | None:
         """What is recorded of the object at the URL."""
-        return self.served.array.manifest.sources.stamp(self.source) or None
+        return self.sources.stamp(self.source) or None
 
     @property
     def held(self) -> memoryview | None:
         """The bytes, where they are in memory."""
-        buffer = self.served.array.manifest.sources.buffer(self.source)
+        buffer = self.sources.buffer(self.source)
         return None if buffer is None else memoryview(buffer)[self.offset : self.offset + self.length]
 
     def wanted(self, request: ByteRequest | None) -> tuple[int, int]:
@@ -198,7 +199,10 @@ class ManifestStore(Store):
 
     def _find(self, key: str) -> bytes | _Reference | None:
         """Return the document or the reference under a key, ``None`` where there is none."""
-        node, path, rest = self._walk(key)
+        return self._found(*self._walk(key))
+
+    def _found(self, node: ManifestGroup | ServedArray, path: str, rest: list[str]) -> bytes | _Reference | None:
+        """Return what :meth:`_find` does, from where the walk along a key ended."""
         if rest == [DOCUMENT]:
             return self._array_document(node) if isinstance(node, ServedArray) else self._group_document(node, path)
         if not isinstance(node, ServedArray) or not rest:
@@ -206,8 +210,8 @@ class ManifestStore(Store):
         index = node.find("/".join(rest))
         if index is None:
             return None
-        source, length, offset = node.array.manifest.records[index].item()
-        return _Reference(node, index, source, offset, length)
+        sources, source, length, offset = node.array.manifest.record(index)
+        return _Reference(node, index, sources, source, offset, length)
 
     def _nodes(self, group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestGroup | ServedArray]]:
         """Iterate over a group and all below it."""
@@ -283,7 +287,9 @@ class ManifestStore(Store):
             If a chunk that must be decoded does not.
         """
         self._is_open = True
-        found = self._find(key)
+        place = self._walk(key)
+        deferred = isinstance(place[0], ServedArray) and place[0].array.manifest.is_deferred
+        found = await asyncio.to_thread(self._found, *place) if deferred else self._found(*place)
         buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
         if not isinstance(found, _Reference):
             return None if found is None else buffer.from_bytes(_part(found, byte_range))

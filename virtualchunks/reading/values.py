@@ -19,9 +19,10 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.errors import ManifestError
 from virtualchunks.grid import Axis, IntArray
 from virtualchunks.manifest import Records
-from virtualchunks.reading.decode import decode_cell, encoding_of, placed, transcode
+from virtualchunks.reading.decode import decode_cell, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.sources import SourceTable
 
 #: Elements of an axis: consecutive ones at a constant step, or any.
 Places = slice | IntArray
@@ -175,17 +176,15 @@ def read_values(
     [3, 2, 1, 0]
     """
     cuts = cut_axes(array, selection)
-    manifest = array.manifest
+    manifest = array.manifest.select([cut.chunks for cut in cuts])
     records = manifest.records
-    if records.ndim:
-        records = records[np.ix_(*(cut.chunks for cut in cuts))]
     flat = np.atleast_1d(records).reshape(-1)
     shape = tuple(cut.size for cut in cuts)
     complete = bool((flat["source"] >= 0).all())
     out = (
         np.empty(shape, dtype=array.dtype) if complete else np.full(shape, array.metadata.fill_value, dtype=array.dtype)
     )
-    reading = _Reading(array, cuts, flat, records.shape, out, registry, name)
+    reading = _Reading(array, cuts, flat, manifest.sources, records.shape, out, registry, name)
     reading.run()
     return out.reshape(tuple(cut.size for cut in cuts if not cut.dropped))
 
@@ -197,6 +196,7 @@ class _Reading:
     array: ManifestArray
     cuts: Sequence[AxisCut]
     records: Records
+    sources: SourceTable
     shape: tuple[int, ...]
     out: npt.NDArray[Any]
     registry: ObjectStoreRegistry
@@ -209,7 +209,7 @@ class _Reading:
         order = order[source[order] >= 0]
         rows, begins = np.unique(source[order], return_index=True)
         groups = list(zip(rows.tolist(), np.split(order, begins[1:]), strict=True)) if len(rows) else []
-        held = self.array.manifest.sources.buffer
+        held = self.sources.buffer
         for row, chunks in groups:
             if held(row) is not None:
                 self.take(row, chunks)
@@ -224,8 +224,8 @@ class _Reading:
         spans = list(zip(records["offset"].tolist(), records["length"].tolist(), strict=True))
         places = self.places(chunks[sequence])
         indices = [self.index(place) for place in places]
-        metadata, encoding = self.array.metadata, encoding_of(self.array, row)
-        url = self.array.manifest.sources.url(row) or None
+        metadata, encoding = self.array.metadata, row_encoding(self.array.metadata, self.sources, row)
+        url = self.sources.url(row) or None
         grid = metadata.grid
         last: tuple[Any, ...] | None = None
         block: Any = None
@@ -248,7 +248,7 @@ class _Reading:
 
     def fetch(self, row: int, spans: list[tuple[int, int]], indices: list[tuple[int, ...]]) -> Sequence[Any]:
         """Return the bytes of chunks of one source."""
-        sources = self.array.manifest.sources
+        sources = self.sources
         buffer = sources.buffer(row)
         if buffer is not None:
             return [memoryview(buffer)[offset : offset + length] for offset, length in spans]
@@ -320,10 +320,9 @@ def chunk_bytes(
     grid_shape = array.metadata.grid.grid_shape
     if len(place) != len(grid_shape) or any(not 0 <= i < n for i, n in zip(place, grid_shape, strict=True)):
         raise ManifestError(f"chunk {place} lies outside the chunk grid of shape {grid_shape}", chunk=place)
-    source, length, offset = array.manifest.records[place].item()
+    sources, source, length, offset = array.manifest.record(place)
     if source < 0:
         return None
-    sources = array.manifest.sources
     held = sources.buffer(source)
     with placed(url=sources.url(source) or None, variable=name, chunk=place, span=(offset, length)):
         if held is not None:

@@ -39,6 +39,7 @@ FORMS: dict[str, dict[str, str]] = {
         "Zarr metadata": "version 2",
         "rectilinear chunk grids": "no",
         **_KERCHUNK,
+        "appending": "`append_dim`, along the slowest dimension",
         "nested groups": "yes; readers must pass `remote_protocol`",
     },
     "DMR++": {

@@ -96,12 +96,11 @@ def _encodings(metadata: ArrayMetadata, manifest: ChunkManifest) -> dict[ChunkEn
     """Count the chunks that decode in each way."""
     if not len(manifest.sources):
         return {}
-    sources = manifest.records["source"][manifest.present]
-    if not sources.size:
-        return {}
     ids = manifest.sources.encoding_ids
     if ids is None:
-        return {metadata.encoding: int(sources.size)}
+        count = len(manifest)
+        return {metadata.encoding: count} if count else {}
+    sources = manifest.records["source"][manifest.present]
     counts: dict[ChunkEncoding, int] = {}
     for number, count in enumerate(np.bincount(ids[sources]).tolist()):
         if count:

@@ -77,6 +77,11 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
         categorical_threshold: int = 10,
         *,
         zarr_format: Literal[2, 3] = 2,
+        registry: Registry = None,
+        store: Any = None,
+        compression: Literal["infer", "gzip", "zstd"] | None = "infer",
+        mode: Literal["w", "w-", "a"] | None = None,
+        append_dim: str | None = None,
     ) -> dict[str, Any] | None:
         """Write the references in Kerchunk's format, or return them.
 
@@ -90,6 +95,12 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
             As for :func:`virtualchunks.writers.kerchunk.write_parquet`.
         zarr_format
             Format of the metadata: xarray's kerchunk engine reads 2; 3 also holds rectilinear chunk grids.
+        registry, store
+            Stores by prefix for a URL that is not a local file; or one obstore store, of which `filepath` is a key.
+        compression
+            Of JSON; by default as the name says: ``.gz``, ``.zst`` or ``.zstd``.
+        mode, append_dim
+            As for :func:`virtualchunks.writers.kerchunk.write_kerchunk`.
 
         Raises
         ------
@@ -112,6 +123,11 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
             record_size=record_size,
             categorical_threshold=categorical_threshold,
             zarr_format=zarr_format,
+            registry=registry,
+            store=store,
+            compression=compression,
+            mode=mode,
+            append_dim=append_dim,
         )
 
     def to_dmrpp(

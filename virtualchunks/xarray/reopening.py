@@ -36,7 +36,7 @@ def reopen(
     references = {str(name): array for name, array in map(_referring, dataset.variables.items()) if array is not None}
     granted = _granted(references.values(), registry)
     stored = {name: _stored(name, dataset.variables[name], array, granted) for name, array in references.items()}
-    url = next((url for array in references.values() for url in array.manifest.iter_nonempty_paths()), None)
+    url = next(filter(None, (array.manifest.origin for array in references.values())), None)
     values = decode_variables(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
     for name, variable in values.items():
         variable.encoding = {**dataset.variables[name].encoding, **variable.encoding}

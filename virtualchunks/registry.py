@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
 
+from virtualchunks.containers import IcechunkAccess, no_prefixes
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
-from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind
+from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind, stores_of
 from virtualchunks.urls import as_url, redact
 from virtualchunks.urls import canonical_url as _canonical_url
 from virtualchunks.urls import local_path as _local_path
@@ -126,7 +127,7 @@ class _Mount:
     __hash__ = None  # type: ignore[assignment]  # stores are not hashable
 
 
-class ObjectStoreRegistry:
+class ObjectStoreRegistry(IcechunkAccess):
     """Which prefixes of URLs may be read, and through which store.
 
     Parameters
@@ -195,7 +196,7 @@ class ObjectStoreRegistry:
                 f"expected a registry, a dict of prefixes and stores, or None, not {type(registry).__name__}: "
                 'write registry={"s3://bucket/": store}'
             )
-        stores = _stores_of(registry)
+        stores = stores_of(registry)
         made = cls(stores)
         if stores is None:
             made._foreign = registry
@@ -327,6 +328,13 @@ class ObjectStoreRegistry:
         """The URLs of the single objects that were granted by name."""
         with self._lock:
             return tuple(self._objects)
+
+    def _by_prefix(self) -> dict[str, ReadableStore]:
+        mounts, objects, foreign = self._parts()
+        alone = [url for url in objects if self._find(url[: url.rindex("/") + 1]) is None]
+        if alone or foreign is not None:
+            raise no_prefixes(redact(alone[0]) if alone else type(foreign).__name__)
+        return {url: mount.open()[0] for url, mount in mounts.items()}
 
     def __contains__(self, url: object) -> bool:
         try:
@@ -481,20 +489,3 @@ def _rebuild(
     registry._objects = {url: _Mount(url, None, real=real) for url, real in objects}
     registry._foreign = foreign
     return registry
-
-
-def _stores_of(registry: Resolver) -> dict[str, Any] | None:
-    """The stores of obspec-utils' registry, by prefix; None where it is some other kind of registry."""
-    tree = getattr(registry, "map", None)
-    if not isinstance(tree, dict) or not all(isinstance(key, tuple) and len(key) == 2 for key in tree):
-        return None
-    stores: dict[str, Any] = {}
-    pending = [(f"{scheme}://{netloc}", entry) for (scheme, netloc), entry in tree.items()]
-    while pending:
-        prefix, entry = pending.pop()
-        if not hasattr(entry, "children") or not hasattr(entry, "store"):
-            return None
-        if entry.store is not None:
-            stores[prefix] = entry.store
-        pending += [(f"{prefix}/{segment}", child) for segment, child in entry.children.items()]
-    return stores

@@ -10,7 +10,12 @@ from typing import Any, Literal
 from virtualchunks.errors import MissingDependencyError, UnsupportedFeatureError, WriteError
 from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.icechunk.chunks import Writing, write_chunks
-from virtualchunks.writers.icechunk.containers import require_containers, require_reachable
+from virtualchunks.writers.icechunk.containers import (
+    are_plain,
+    container_prefixes,
+    require_containers,
+    require_reachable,
+)
 from virtualchunks.writers.icechunk.labels import resolve_region, stored_encodings
 from virtualchunks.writers.icechunk.nodes import Nodes
 from virtualchunks.writers.icechunk.plan import Plan, PutChunks, PutValues, plan_append, plan_new, plan_region
@@ -91,7 +96,8 @@ def write_icechunk(
     if validate_containers:
         require_containers(store, plan.referring)
     with _icechunk_errors("The session holds what was written before: session.discard_changes() drops it"):
-        _carry_out(plan, nodes, validate_containers, last_updated_at)
+        checked = validate_containers and are_plain(container_prefixes(store))
+        _carry_out(plan, nodes, checked, last_updated_at)
 
 
 def _require_icechunk() -> None:

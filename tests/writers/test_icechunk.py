@@ -405,7 +405,8 @@ def test_static_variables_stay_and_must_be_the_stored_ones(tmp_path):
     commit(repo, first)
     commit(repo, second, append_dim="time")
     np.testing.assert_array_equal(opened(repo).mask.values, numbers((4,)))
-    moved = second.drop_vars("mask").assign_coords(x=[9.0, 2.0, 3.0, 4.0])
+    later = pd.date_range("2000-01-09", periods=4)
+    moved = second.drop_vars("mask").assign_coords(x=[9.0, 2.0, 3.0, 4.0], time=later)
     with pytest.raises(CombineError, match="'x' differs from the stored array"):
         commit(repo, moved, append_dim="time")
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, Literal
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, get_args
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.errors import MissingDependencyError, UnsupportedFeatureError, WriteError
+from virtualchunks.reading.inlining import inlined
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.writers.datasets import as_group
-from virtualchunks.writers.icechunk.chunks import Writing, write_chunks
 from virtualchunks.writers.icechunk.containers import (
     are_plain,
     container_prefixes,
     require_containers,
     require_reachable,
 )
-from virtualchunks.writers.icechunk.labels import resolve_region, stored_encodings
+from virtualchunks.writers.icechunk.labels import stored_encodings
 from virtualchunks.writers.icechunk.nodes import Nodes
-from virtualchunks.writers.icechunk.plan import Plan, PutChunks, PutValues, plan_append, plan_new, plan_region
+from virtualchunks.writers.icechunk.plan import Job, OnDuplicate, Region, plan_append, plan_new, plan_region
+from virtualchunks.writers.icechunk.steps import Plan, PutChunks, carry_out
+from virtualchunks.writers.layout import StoredArray
 
 Mode = Literal["w", "w-", "a", "r+"]
-Region = Literal["auto"] | Mapping[str, slice | Literal["auto"]]
 
 #: Modes that go with each way of writing.
 _MODES: dict[str, tuple[str, ...]] = {"new": ("w-", "w", "a"), "append": ("a",), "region": ("r+", "a")}
@@ -35,6 +39,9 @@ def write_icechunk(
     mode: Mode | None = None,
     append_dim: str | None = None,
     region: Region | None = None,
+    on_duplicate: OnDuplicate = "error",
+    inline_threshold: int | None = None,
+    registry: Any = None,
     validate_containers: bool = True,
     last_updated_at: datetime | None = None,
     write_inherited_coords: bool = False,
@@ -59,7 +66,16 @@ def write_icechunk(
         The dimension along which the arrays continue the stored ones. Arrays without it must be the stored ones.
     region
         The part of the stored arrays to write, by dimension, as slices of indices; or ``"auto"``, for all or single
-        dimensions, to find it by the labels of coordinates.
+        dimensions, to find it by the labels of coordinates. With ``mode="a"``, labels that are not stored yet are put
+        where they belong: before the first, between others, or after the last.
+    on_duplicate
+        With `append_dim`, what becomes of labels that are stored already: ``"error"`` refuses them, ``"skip"`` leaves
+        them out, if the objects behind them are still what was written, and ``"replace"`` writes them anew. Where no
+        coordinate has labels along the dimension, nothing is looked for.
+    inline_threshold
+        Chunks of up to so many bytes are read now and stored in the repository.
+    registry
+        What may be read for that, and for the labels of coordinates that are references; by default nothing.
     validate_containers
         Whether to check that the containers of the repository cover every reference.
     last_updated_at
@@ -74,9 +90,12 @@ def write_icechunk(
     TargetExistsError
         If `mode` is ``"w-"`` and the group holds something.
     CombineError
-        If arrays do not continue the stored ones, or do not fit the region; the message names sizes.
+        If arrays do not continue the stored ones, or do not fit the region, and the message names sizes; if labels are
+        stored already.
     UnsupportedFeatureError
         If an array cannot be written; the message names it.
+    ReadError
+        If a small chunk, or a coordinate, cannot be read.
     WriteError
         If Icechunk refuses something. All other errors are raised before anything is written.
 
@@ -87,17 +106,22 @@ def write_icechunk(
     """
     _require_icechunk()
     nodes = Nodes.of(store)
-    root = (group or "").strip("/")
     way = "append" if append_dim is not None else "region" if region is not None else "new"
     chosen = _mode(way, mode, both=append_dim is not None and region is not None)
+    _check_duplicates(way, on_duplicate)
+    granted = None if registry is None else ObjectStoreRegistry.coerce(registry)
     with _icechunk_errors("Nothing has been written"):
-        plan = _plan(tree, nodes, root, append_dim, region, chosen, inherit=write_inherited_coords)
+        job = _job(tree, nodes, (group or "").strip("/"), granted, known=way != "new", inherit=write_inherited_coords)
+        options = {"append_dim": append_dim, "region": region, "on_duplicate": on_duplicate}
+        plan = _plan(job, way, chosen, options)
+    if inline_threshold is not None:
+        plan = _with_inlined(plan, granted, inline_threshold)
     require_reachable(plan.referring)
     if validate_containers:
         require_containers(store, plan.referring)
     with _icechunk_errors("The session holds what was written before: session.discard_changes() drops it"):
         checked = validate_containers and are_plain(container_prefixes(store))
-        _carry_out(plan, nodes, checked, last_updated_at)
+        carry_out(plan, nodes, validate=checked, last_updated_at=last_updated_at)
 
 
 def _require_icechunk() -> None:
@@ -121,16 +145,41 @@ def _mode(way: str, mode: str | None, *, both: bool) -> str:
     return mode
 
 
-def _plan(
-    tree: Any, nodes: Nodes, root: str, append_dim: str | None, region: Region | None, mode: str, *, inherit: bool
-) -> Plan:
-    if append_dim is None and region is None:
-        return plan_new(as_group(tree, inherit=inherit), nodes, root, mode)
-    made = as_group(tree, stored_encodings(tree, nodes, root), inherit=inherit)
-    if append_dim is not None:
-        return plan_append(made, nodes, root, append_dim)
-    assert region is not None
-    return plan_region(made, nodes, root, resolve_region(tree, nodes, root, region))
+def _check_duplicates(way: str, on_duplicate: str) -> None:
+    known = get_args(OnDuplicate)
+    if on_duplicate not in known:
+        raise UnsupportedFeatureError(f"on_duplicate={on_duplicate!r} is none of {', '.join(map(repr, known))}")
+    if way != "append" and on_duplicate != "error":
+        raise UnsupportedFeatureError(f"on_duplicate={on_duplicate!r} goes with append_dim")
+
+
+def _job(
+    tree: Any, nodes: Nodes, root: str, registry: ObjectStoreRegistry | None, *, known: bool, inherit: bool
+) -> Job:
+    """Return what is written; loaded variables that are added to stored ones are encoded as those are."""
+    encodings = stored_encodings(tree, nodes, root) if known else None
+    return Job(as_group(tree, encodings, inherit=inherit), nodes, root, registry)
+
+
+def _plan(job: Job, way: str, mode: str, options: Mapping[str, Any]) -> Plan:
+    """Return what is done, having checked that it can be."""
+    if way == "new":
+        return plan_new(job.tree, job.nodes, job.root, mode)
+    if way == "append":
+        return plan_append(job, options["append_dim"], options["on_duplicate"])
+    return plan_region(job, options["region"], grow=mode == "a")
+
+
+def _with_inlined(plan: Plan, registry: ObjectStoreRegistry | None, threshold: int) -> Plan:
+    """Return a plan in which small chunks are held in memory."""
+    steps = list(plan.steps)
+    chunks = {number: step for number, step in enumerate(steps) if isinstance(step, PutChunks)}
+    arrays = {str(number): ManifestArray(step.array.metadata, step.array.manifest) for number, step in chunks.items()}
+    made = inlined(arrays, ObjectStoreRegistry() if registry is None else registry, threshold)
+    for number, step in chunks.items():
+        array = StoredArray(step.array.path, step.array.metadata, made[str(number)].manifest)
+        steps[number] = replace(step, array=array)
+    return replace(plan, steps=tuple(steps))
 
 
 @contextmanager
@@ -143,33 +192,3 @@ def _icechunk_errors(state: str) -> Iterator[None]:
     except IcechunkError as error:
         reason = str(error).strip().partition("\n")[0]
         raise WriteError(f"Icechunk refused: {reason}. {state}") from error
-
-
-def _carry_out(plan: Plan, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
-    if last_updated_at is not None and last_updated_at.tzinfo is None:
-        last_updated_at = last_updated_at.replace(tzinfo=UTC)
-    for path in plan.removed:
-        nodes.remove(path)
-    for path, document in plan.documents.items():
-        nodes.put_document(path, document)
-    for step in plan.steps:
-        _STEPS[type(step)](step, nodes, validate, last_updated_at)
-
-
-def _put_chunks(step: PutChunks, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
-    if step.document is not None:
-        nodes.put_document(step.array.path, step.document)
-    urls = [*step.array.manifest.sources.urls, ""]
-    write_chunks(step.array, Writing(urls, nodes, step.start, step.fresh, validate, last_updated_at))
-
-
-def _put_values(step: PutValues, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
-    import zarr
-
-    array = zarr.open_array(nodes.store, path=step.path, mode="r+", zarr_format=3)
-    if array.shape != step.shape:
-        array.resize(step.shape)
-    array[step.selection] = step.values
-
-
-_STEPS: dict[type, Any] = {PutChunks: _put_chunks, PutValues: _put_values}

@@ -45,7 +45,7 @@ def write_icechunk(
     validate_containers: bool = True,
     last_updated_at: datetime | None = None,
     write_inherited_coords: bool = False,
-) -> None:
+) -> int:
     """Write a tree to the store of an Icechunk session, which the caller commits.
 
     References become virtual chunks, with the modification time or ETag of their object as a checksum where Icechunk
@@ -82,6 +82,11 @@ def write_icechunk(
         A time after which no object may have changed, in place of what was recorded of each.
     write_inherited_coords
         Whether groups of a DataTree repeat the coordinates that they inherit.
+
+    Returns
+    -------
+    int
+        The number of chunks that were handed to Icechunk; values that are written through zarr are not counted.
 
     Raises
     ------
@@ -122,6 +127,7 @@ def write_icechunk(
     with _icechunk_errors("The session holds what was written before: session.discard_changes() drops it"):
         checked = validate_containers and are_plain(container_prefixes(store))
         carry_out(plan, nodes, validate=checked, last_updated_at=last_updated_at)
+    return sum(len(array.manifest) for array in plan.referring)
 
 
 def _require_icechunk() -> None:

@@ -24,6 +24,7 @@ from virtualchunks.xarray.reopening import reopen
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from virtualchunks.registry import ObjectStoreRegistry
     from virtualchunks.store import ManifestStore
     from virtualchunks.xarray.dataset import Registry
 
@@ -103,14 +104,19 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
         NotGrantedError
             If an object was not opened by name in this process, and no registry is given.
         """
-        from virtualchunks.registry import ObjectStoreRegistry
         from virtualchunks.store import ManifestStore  # zarr, which it needs, is slow to import
         from virtualchunks.writers.datasets import as_group
+
+        return ManifestStore(as_group(self._held), registry=self._granted(registry))
+
+    def _granted(self, registry: Registry) -> ObjectStoreRegistry:
+        """Return what may be read: what is passed, or what was opened by name in this process."""
+        from virtualchunks.registry import ObjectStoreRegistry
         from virtualchunks.xarray.grants import recall
 
-        urls = dict.fromkeys(url for _, array in self._arrays() for url in array.manifest.iter_nonempty_paths())
-        granted = recall(urls) if registry is None else ObjectStoreRegistry.coerce(registry)
-        return ManifestStore(as_group(self._held), registry=granted)
+        if registry is not None:
+            return ObjectStoreRegistry.coerce(registry)
+        return recall(dict.fromkeys(url for _, array in self._arrays() for url in array.manifest.iter_nonempty_paths()))
 
     def to_kerchunk(
         self,
@@ -213,9 +219,12 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         store: Any,
         *,
         group: str | None = None,
-        mode: Literal["w", "w-", "a"] | None = None,
+        mode: Literal["w", "w-", "a", "r+"] | None = None,
         append_dim: str | None = None,
         region: Literal["auto"] | Mapping[str, Any] | None = None,
+        on_duplicate: Literal["error", "skip", "replace"] = "error",
+        inline_threshold: int | None = None,
+        registry: Registry = None,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
     ) -> None:
@@ -230,7 +239,13 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         mode
             ``"w-"`` creates and fails if there is something, ``"w"`` replaces, ``"a"`` adds variables.
         append_dim, region
-            As for :meth:`xarray.Dataset.to_zarr`.
+            As for :meth:`xarray.Dataset.to_zarr`. A region with ``mode="a"`` puts new labels where they belong.
+        on_duplicate
+            What becomes of labels that `append_dim` finds stored already.
+        inline_threshold
+            Chunks of up to so many bytes are read now and stored in the repository.
+        registry
+            What may be read for that; by default what was opened by name in this process, as for :meth:`open`.
         validate_containers
             Whether each URL must lie in a virtual chunk container of the repository.
         last_updated_at
@@ -245,6 +260,9 @@ class VirtualDataset(_Virtual[xr.Dataset]):
             mode=mode,
             append_dim=append_dim,
             region=region,
+            on_duplicate=on_duplicate,
+            inline_threshold=inline_threshold,
+            registry=self._granted(registry) if inline_threshold is not None else registry,
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,
         )
@@ -285,7 +303,13 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         self,
         store: Any,
         *,
-        mode: Literal["w", "w-", "a"] | None = None,
+        group: str | None = None,
+        mode: Literal["w", "w-", "a", "r+"] | None = None,
+        append_dim: str | None = None,
+        region: Literal["auto"] | Mapping[str, Any] | None = None,
+        on_duplicate: Literal["error", "skip", "replace"] = "error",
+        inline_threshold: int | None = None,
+        registry: Registry = None,
         write_inherited_coords: bool = False,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
@@ -294,7 +318,9 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
 
         Parameters
         ----------
-        store, mode, validate_containers, last_updated_at
+        store, group, mode, append_dim, region
+            As there; labels may be those of a coordinate that a group inherits.
+        on_duplicate, inline_threshold, registry, validate_containers, last_updated_at
             As there.
         write_inherited_coords
             Whether a group repeats the coordinates that it inherits.
@@ -304,7 +330,13 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         write_icechunk(
             self._held,
             store,
+            group=group,
             mode=mode,
+            append_dim=append_dim,
+            region=region,
+            on_duplicate=on_duplicate,
+            inline_threshold=inline_threshold,
+            registry=self._granted(registry) if inline_threshold is not None else registry,
             write_inherited_coords=write_inherited_coords,
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,

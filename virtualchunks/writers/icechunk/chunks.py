@@ -96,7 +96,7 @@ class Writing(NamedTuple):
         A time after which no object may have changed, in place of what their stamps say.
     """
 
-    urls: list[str]
+    urls: npt.NDArray[np.object_]
     nodes: Nodes
     start: tuple[int, ...]
     fresh: bool
@@ -209,7 +209,7 @@ def _write_box(
     failed = writing.nodes.store.set_virtual_refs_arr(
         array.path,
         part.shape,
-        list(map(urls.__getitem__, rows.tolist())),
+        urls[rows].tolist(),
         np.ascontiguousarray(part["offset"].reshape(-1), dtype=np.uint64),
         part["length"].astype(np.uint64).reshape(-1),
         validate_containers=writing.validate,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.writers.icechunk.chunks import Writing, write_chunks
@@ -137,7 +138,7 @@ def _put_chunks(step: PutChunks, nodes: Nodes, validate: bool, last_updated_at: 
         nodes.move_chunks(path, step.move.axis, step.move.at, step.move.count)
     if step.document is not None:
         nodes.put_document(path, step.document)
-    urls = [*step.array.manifest.sources.urls, ""]
+    urls = np.array([*step.array.manifest.sources.urls, ""], dtype=object)
     write_chunks(step.array, Writing(urls, nodes, step.start, step.fresh, validate, last_updated_at))
 
 

@@ -20,10 +20,12 @@ NAMES = [
     "SourceTable",
     "Stamp",
     "__version__",
+    "diagnose",
     "open_store",
     "open_virtual_dataset",
     "open_virtual_datatree",
     "open_virtual_mfdataset",
+    "verify",
 ]
 
 

@@ -24,7 +24,9 @@ from virtualchunks.xarray import (
 )
 
 if TYPE_CHECKING:
+    from virtualchunks.diagnosis import diagnose
     from virtualchunks.store import ManifestStore
+    from virtualchunks.verification import verify
 
 __all__ = [
     "ArrayMetadata",
@@ -39,14 +41,20 @@ __all__ = [
     "SourceTable",
     "Stamp",
     "__version__",
+    "diagnose",
     "open_store",
     "open_virtual_dataset",
     "open_virtual_datatree",
     "open_virtual_mfdataset",
+    "verify",
 ]
 
-#: Names whose modules import zarr, which takes longer than all the rest: they are imported when they are first used.
-_WHEN_USED = {"ManifestStore": "virtualchunks.store"}
+#: Names whose modules import much, such as zarr, or are seldom used: they are imported when they are first used.
+_WHEN_USED = {
+    "ManifestStore": "virtualchunks.store",
+    "diagnose": "virtualchunks.diagnosis",
+    "verify": "virtualchunks.verification",
+}
 
 
 def __getattr__(name: str) -> Any:

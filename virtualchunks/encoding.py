@@ -275,7 +275,7 @@ def _decoding_part(codec: Codec) -> Any:
     name = codec["name"]
     short = name.removeprefix("numcodecs.")
     if short not in ENCODER_ONLY:
-        return codec
+        return codec if codec.get("configuration") else {"name": name}
     ignored = ENCODER_ONLY[short]
     configuration = codec.get("configuration", {})
     kept = {} if ignored is None else {key: value for key, value in configuration.items() if key not in ignored}

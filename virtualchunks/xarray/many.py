@@ -85,7 +85,7 @@ def open_virtual_mfdataset(
     if combine == "by_coords" and concat_dim is not None:
         raise ValueError("concat_dim needs combine='nested'; combine='by_coords' finds the dimension by itself")
     named = expand(urls)
-    flat = list(_flatten(named))
+    flat = list(flatten(named))
     shared = None if registry is None else granting(registry, flat[0])
     open_one = partial(_open_one, registry=shared, parser=parser, preprocess=preprocess, options=kwargs)
     datasets = run_over(open_one, flat, parallel)
@@ -115,7 +115,7 @@ def expand(urls: Nested) -> list[Any]:
         If a remote URL holds a glob.
     """
     expanded = [_expand(entry) for entry in _listed(urls)]
-    if not expanded or not any(True for _ in _flatten(expanded)):
+    if not expanded or not any(True for _ in flatten(expanded)):
         raise SourceUnavailableError(f"nothing to open: {urls!r} names no file")
     return expanded
 
@@ -137,12 +137,13 @@ def _expand(entry: Any) -> Any:
     return [_expand(item) for item in entry]
 
 
-def _flatten(nested: Iterable[Any]) -> Iterator[str]:
+def flatten(nested: Iterable[Any]) -> Iterator[str]:
+    """Iterate over nested URLs, one after the other."""
     for entry in nested:
         if isinstance(entry, str):
             yield entry
         else:
-            yield from _flatten(entry)
+            yield from flatten(entry)
 
 
 def _nest(like: Iterable[Any], datasets: Iterator[xr.Dataset]) -> list[Any]:

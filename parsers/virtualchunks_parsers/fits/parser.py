@@ -11,6 +11,7 @@ from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
+from virtualchunks_parsers import native
 from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.fits.columns import DESCRIPTIVE
 from virtualchunks_parsers.fits.hdus import HDU, MAGIC, trailing, walk
@@ -54,6 +55,7 @@ class FITSParser(FileParser):
     """
 
     name: ClassVar[str] = "FITS"
+    native: ClassVar[Any] = staticmethod(native.fits)
     suffixes: ClassVar[tuple[str, ...]] = (".fits", ".fit", ".fts")
     reads: ClassVar[tuple[str, ...]] = (
         "images of every BITPIX and up to 32 axes, those of length 0 among them",

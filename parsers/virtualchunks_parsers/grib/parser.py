@@ -23,6 +23,7 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
 from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
+from virtualchunks_parsers import native
 from virtualchunks_parsers.grib.attributes import group_attributes, variable_attributes
 from virtualchunks_parsers.grib.cubes import CHOICES, CODECS, Cube, cube_of, merged, parted
 from virtualchunks_parsers.grib.fields import Found, field_found, matches
@@ -80,6 +81,7 @@ class GRIBParser:
     """
 
     name: ClassVar[str] = "GRIB"
+    native: ClassVar[Any] = staticmethod(native.grib)
     suffixes: ClassVar[tuple[str, ...]] = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
     reads: ClassVar[tuple[str, ...]] = (
         "editions 1 and 2, messages of one or several fields, telecommunication headers and padding between messages",

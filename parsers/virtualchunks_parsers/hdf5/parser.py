@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from h5py import h5d, h5g, h5o, h5s
 
@@ -12,6 +12,7 @@ from virtualchunks.errors import FormatError, UnsupportedFeatureError, VirtualCh
 from virtualchunks.group import ManifestGroup
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.signatures import format_of
+from virtualchunks_parsers import native
 from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.hdf5.datatypes import element_of
 from virtualchunks_parsers.hdf5.dimensions import DimensionNames, variable_name
@@ -51,6 +52,7 @@ class HDF5Parser(FileParser):
     """
 
     name: ClassVar[str] = "HDF5 and NetCDF-4"
+    native: ClassVar[Any] = staticmethod(native.hdf5)
     suffixes: ClassVar[tuple[str, ...]] = (
         ".nc",
         ".nc4",

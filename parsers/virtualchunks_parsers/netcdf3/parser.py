@@ -18,6 +18,7 @@ from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
+from virtualchunks_parsers import native
 from virtualchunks_parsers.base import LEFT_OUT, FileParser
 from virtualchunks_parsers.netcdf3.header import MAGIC, WIDTHS, Header, read_header
 from virtualchunks_parsers.netcdf3.layout import Layout, layouts
@@ -55,6 +56,7 @@ class NetCDF3Parser(FileParser):
     """
 
     name: ClassVar[str] = "NetCDF-3"
+    native: ClassVar[Any] = staticmethod(native.netcdf3)
     suffixes: ClassVar[tuple[str, ...]] = (".nc", ".cdf", ".nc3", ".netcdf")
     reads: ClassVar[tuple[str, ...]] = (
         "CDF-1 (classic), CDF-2 (64-bit offset) and CDF-5 (64-bit data)",

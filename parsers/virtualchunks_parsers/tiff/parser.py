@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
+from virtualchunks_parsers import native
 from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.tiff import structure
 from virtualchunks_parsers.tiff.build import Builder
@@ -53,6 +54,7 @@ class TIFFParser(FileParser):
     """
 
     name: ClassVar[str] = "TIFF"
+    native: ClassVar[Any] = staticmethod(native.tiff)
     suffixes: ClassVar[tuple[str, ...]] = (".tif", ".tiff", ".gtiff", ".tf8", ".btf")
     reads: ClassVar[tuple[str, ...]] = (
         "TIFF and BigTIFF, both byte orders; every directory, SubIFDs, overviews, masks",

@@ -24,7 +24,7 @@ from virtualchunks_parsers.icechunk import IcechunkParser
 
 COUNT, FILES = 10**6, 1000
 FOLDER = "s3://some-bucket/archive/of/a/model/with/a/long/name"
-REPEAT = 3
+REPEAT = 5
 
 
 def urls() -> list[str]:
@@ -155,6 +155,12 @@ def plain_read(repo: icechunk.Repository) -> int:
     return asyncio.run(everything())
 
 
+def fastest(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Time functions in turn, and return the least time of each: what Icechunk's threads do beside it varies."""
+    times = [alternately(functions, 1) for _ in range(REPEAT)]
+    return {name: min(run[name] for run in times) for name in functions}
+
+
 def collected(function: Callable[[], Any]) -> Callable[[], Any]:
     """Collect garbage before each run, so that none pays for another's."""
 
@@ -178,7 +184,7 @@ def writing() -> list[Row]:
         }
         if vds is not None:
             runs["peer"] = collected(lambda commit=commit: peer_write(vds, commit=commit))
-        times = alternately(runs, REPEAT)
+        times = fastest(runs)
         peer = times.get("peer")
         rows += [
             Row(f"1e6 references {label}, one checksum", times["one"], "s", times["bound"], peer, "<= 1.05 ×"),
@@ -205,7 +211,7 @@ def reading() -> list[Row]:
                 repo.readonly_session("main"), registry, native_chunks_prefix="memory://repo/chunks/"
             )
         )
-    times = alternately(runs, REPEAT)
+    times = fastest(runs)
     return [Row("1e6 references read back", times["ours"], "s", times["bound"], times.get("peer"), "<= 1.2 ×")]
 
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icechunkrepos import GZIP, commit, month, numbers, on_disk, opened, repository, zarr_group
 
+import virtualchunks as vc
 from virtualchunks import ManifestArray, ManifestGroup, ObjectStoreRegistry, SourceTable, Stamp
-from virtualchunks.errors import CombineError, NotGrantedError, UnsupportedFeatureError
+from virtualchunks.errors import CombineError, NotGrantedError, SourceChangedError, UnsupportedFeatureError
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.urls import as_url
 from virtualchunks.writers.icechunk import write_icechunk
@@ -339,6 +340,96 @@ def test_small_chunks_are_stored_in_the_repository(tmp_path):
     np.testing.assert_array_equal(zarr_group(repo)["v"][:], values)
     np.testing.assert_array_equal(zarr_group(repo)["s"][:], small)
     assert zarr_group(repo)["scalar"][()] == 7
+
+
+def test_small_chunks_are_those_that_were_parsed(tmp_path):
+    made, _ = month(tmp_path, 4, "2000-01-01", chunk=2)
+    made = stamped(made)
+    os.utime(tmp_path / "2000-01-01.bin", (4e9, 4e9))
+    session = repository(tmp_path).writable_session("main")
+    with pytest.raises(SourceChangedError, match="changed: last modified was"):
+        write_icechunk(made, session.store, inline_threshold=100, registry={str(tmp_path): None})
+    with pytest.raises(UnsupportedFeatureError, match="a threshold counts bytes"):
+        write_icechunk(made, session.store, inline_threshold=-1, registry={str(tmp_path): None})
+    assert not session.has_uncommitted_changes
+
+
+def test_labels_may_be_appended_once_more(tmp_path):
+    made, plain = month(tmp_path, 4, "2000-01-01", chunk=2)
+    repo = repository(tmp_path)
+    commit(repo, made)
+    for _ in range(2):
+        commit(repo, made, append_dim="time", on_duplicate="allow")
+    later, _ = month(tmp_path, 4, "2000-01-05", chunk=2)
+    commit(repo, later, append_dim="time")
+    expected = np.concatenate([plain.time.values] * 3 + [later.time.values])
+    np.testing.assert_array_equal(opened(repo).time.values, expected)
+    with pytest.raises(CombineError, match="that are stored have 2000-01-01"):
+        commit(repo, made, append_dim="time", on_duplicate="skip")
+
+
+def test_units_without_dates(tmp_path):
+    def part(*labels: int) -> xr.Dataset:
+        units = {"units": "moons since the flood"}
+        return xr.Dataset({"v": ("time", np.arange(len(labels)))}, {"time": ("time", list(labels), units)})
+
+    repo = repository(tmp_path)
+    commit(repo, part(5, 6))
+    commit(repo, part(3, 4), region="auto", mode="a")
+    with pytest.raises(CombineError, match="1 of the 2 labels"):
+        commit(repo, part(6, 7), append_dim="time")
+    assert opened(repo, decode_times=False).time.values.tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("listed", [0, 1000])
+def test_no_old_reference_survives_in_a_region(tmp_path, monkeypatch, listed):
+    monkeypatch.setattr("virtualchunks.writers.icechunk.chunks.LISTED", listed)
+    values = numbers((12, 6))
+    repo = repository(tmp_path)
+    commit(repo, ManifestGroup({"v": on_disk(tmp_path / "v.bin", values, (2, 2), drop=(7,), fill=-1)}))
+    holes = ManifestGroup({"v": on_disk(tmp_path / "part.bin", values[:6], (2, 2), drop=(0, 1, 4, 8), fill=-1)})
+    commit(repo, holes, region={"time": slice(4, 10)})
+    expected = np.where(np.isin(np.arange(18).reshape(6, 3), [7]).repeat(2, 0).repeat(2, 1), -1, values)
+    gaps = np.isin(np.arange(9).reshape(3, 3), [0, 1, 4, 8]).repeat(2, 0).repeat(2, 1)
+    expected[4:10] = np.where(gaps, -1, values[:6])
+    np.testing.assert_array_equal(zarr_group(repo)["v"][:], expected)
+
+
+@pytest.mark.parametrize("way", ["append", "replace"])
+def test_no_old_reference_survives_behind_the_end(tmp_path, way):
+    values = numbers((8, 2))
+    repo = repository(tmp_path)
+    commit(repo, ManifestGroup({"v": on_disk(tmp_path / "v.bin", values, (2, 2))}))
+    session = repo.writable_session("main")
+    zarr.open_array(session.store, path="v", mode="r+").resize((4, 2))
+    session.commit("shorter")
+    holes = on_disk(tmp_path / "part.bin", values[:4], (2, 2), drop=(0, 1), fill=0)
+    if way == "append":
+        commit(repo, ManifestGroup({"v": holes}), append_dim="time")
+        np.testing.assert_array_equal(zarr_group(repo)["v"][:], np.concatenate([values[:4], np.zeros((4, 2))]))
+    else:
+        commit(repo, ManifestGroup({"v": holes}), mode="a")
+        np.testing.assert_array_equal(zarr_group(repo)["v"][:], np.zeros((4, 2)))
+
+
+def test_all_of_it_on_datasets_and_trees(tmp_path):
+    paths = [tmp_path / f"{number}.nc" for number in range(3)]
+    for number, path in enumerate(paths):
+        xr.Dataset({"v": ("t", [number * 2.0, number * 2.0 + 1])}, {"t": [number * 2, number * 2 + 1]}).to_netcdf(path)
+    made = [vc.open_virtual_dataset(path) for path in paths]
+    repo = repository(tmp_path)
+    session = repo.writable_session("main")
+    made[1].virtual.to_icechunk(session.store, group="a", inline_threshold=16)
+    made[0].virtual.to_icechunk(session.store, group="a", region="auto", mode="a")
+    made[1].virtual.to_icechunk(session.store, group="a", append_dim="t", on_duplicate="skip")
+    tree = xr.DataTree.from_dict({"/b": made[0]})
+    tree.virtual.to_icechunk(session.store, mode="a", group="c", inline_threshold=16)
+    more = xr.DataTree.from_dict({"/b": made[2]})
+    more.virtual.to_icechunk(session.store, group="c", append_dim="t")
+    session.commit("all")
+    np.testing.assert_array_equal(opened(repo, group="a").v.values, np.arange(4.0))
+    np.testing.assert_array_equal(opened(repo, group="c/b").v.values, [0, 1, 4, 5])
+    assert set(repo.readonly_session("main").all_virtual_chunk_locations()) == {as_url(paths[0]), as_url(paths[2])}
 
 
 def test_what_is_stored_needs_no_container(tmp_path):

@@ -115,4 +115,7 @@ def _index(values: npt.NDArray[Any], attributes: Mapping[str, Any], name: str) -
     if np.ndim(values) != 1:
         return None
     encoded = xr.Dataset(coords={name: (name, values, dict(attributes))})
-    return xr.decode_cf(encoded).indexes[name]
+    try:
+        return xr.decode_cf(encoded).indexes[name]
+    except (ValueError, OverflowError):  # units that xarray has no dates for; both sides have the same
+        return encoded.indexes[name]

@@ -23,7 +23,7 @@ from virtualchunks.writers.icechunk.presence import require_unchanged
 from virtualchunks.writers.icechunk.steps import Plan, PutChunks, Step
 from virtualchunks.writers.layout import StoredArray, dimension_names, stored_array
 
-OnDuplicate = Literal["error", "skip", "replace"]
+OnDuplicate = Literal["error", "skip", "replace", "allow"]
 Region = Literal["auto"] | Mapping[str, slice | Literal["auto"]]
 
 
@@ -175,24 +175,34 @@ def _static(job: Job, path: str, array: ManifestArray) -> list[Step]:
 
 
 def _checked_placement(job: Job, path: str, dimension: str, on_duplicate: OnDuplicate) -> Placement | None:
-    """Return where the labels go, if nothing speaks against writing them."""
+    """Return where the labels go; ``None`` for all of them to the end."""
+    if on_duplicate == "allow":
+        return None
+    if on_duplicate == "error":
+        _require_new(job, path, dimension)
+        return None
     placement = job.placement(path, dimension, sorted_in=False)
-    if placement is None and on_duplicate != "error":
+    if placement is None:
         raise UnsupportedFeatureError(
             f"on_duplicate={on_duplicate!r} goes by the labels along {dimension!r}, and no coordinate with values has "
             "them: load it, or pass registry= to read it"
         )
-    if placement is not None and placement.present and on_duplicate == "error":
-        count = sum(run.stop - run.start for run in placement.present)
-        labels = own_labels(job.tree, path, dimension, job.registry)
-        assert labels is not None
-        first, last = labels[placement.present[0].start], labels[placement.present[-1].stop - 1]
+    return placement
+
+
+def _require_new(job: Job, path: str, dimension: str) -> None:
+    own = own_labels(job.tree, path, dimension, job.registry)
+    stored = None if own is None else stored_labels(job.nodes, join(job.root, path), dimension)
+    if own is None or stored is None:
+        return
+    known = own[own.isin(stored)]
+    if len(known):
         raise CombineError(
-            f"{count} of the {len(labels)} labels along {dimension!r} are stored already ({first} to {last}): pass "
-            "on_duplicate='skip' to leave them out, or on_duplicate='replace' to write them anew",
+            f"{len(known)} of the {len(own)} labels along {dimension!r} are stored already ({known[0]} to "
+            f"{known[-1]}): pass on_duplicate='skip' to leave them out, 'replace' to write them anew, or 'allow' to "
+            "append them once more",
             variable=dimension,
         )
-    return placement
 
 
 def _added(target: Target, dimension: str, placement: Placement | None, on_duplicate: OnDuplicate) -> list[Step]:

@@ -70,8 +70,9 @@ def write_icechunk(
         where they belong: before the first, between others, or after the last.
     on_duplicate
         With `append_dim`, what becomes of labels that are stored already: ``"error"`` refuses them, ``"skip"`` leaves
-        them out, if the objects behind them are still what was written, and ``"replace"`` writes them anew. Where no
-        coordinate has labels along the dimension, nothing is looked for.
+        them out, if the objects behind them are still what was written, ``"replace"`` writes them anew, and
+        ``"allow"`` appends them once more. Where no coordinate has labels along the dimension, ``"error"`` looks for
+        nothing.
     inline_threshold
         Chunks of up to so many bytes are read now and stored in the repository.
     registry

@@ -191,6 +191,12 @@ def test_a_repository_that_cannot_be_written_to(tmp_path):
     snapshots.unlink()
     (folder / "away").rename(snapshots)
     assert repo.lookup_branch("main") == before
+    (folder / "chunks").write_bytes(b"no folder")
+    session = repo.writable_session("main")
+    large = ManifestGroup({"v": on_disk(tmp_path / "v.bin", numbers((400, 4)), (400, 4), memory=(0,))})
+    with pytest.raises(WriteError, match=r"Icechunk refused: .*discard_changes"):
+        write_icechunk(large, session.store)
+    assert repo.lookup_branch("main") == before
     with pytest.raises(WriteError, match="no session to write to the branch 'nope'"):
         write_many(repo, [tree], append_dim="time", branch="nope")
     with pytest.raises(UnsupportedFeatureError, match="at least one"):

@@ -196,6 +196,11 @@ def test_a_repository_that_cannot_be_written_to(tmp_path):
     large = ManifestGroup({"v": on_disk(tmp_path / "v.bin", numbers((400, 4)), (400, 4), memory=(0,))})
     with pytest.raises(WriteError, match=r"Icechunk refused: .*discard_changes"):
         write_icechunk(large, session.store)
+    assert not session.has_uncommitted_changes
+    write_icechunk(tree, session.store)
+    with pytest.raises(WriteError, match=r"Icechunk refused: .*discard_changes"):
+        write_icechunk(large, session.store, mode="w")
+    assert session.has_uncommitted_changes, "what was there before is the caller's to drop"
     assert repo.lookup_branch("main") == before
     with pytest.raises(WriteError, match="no session to write to the branch 'nope'"):
         write_many(repo, [tree], append_dim="time", branch="nope")

@@ -27,6 +27,8 @@ Checksum = str | datetime | None
 FEWEST_IN_A_BOX = 8
 #: Missing chunks above which those that are stored are listed, to delete no more than those.
 LISTED = 1000
+#: What messages say of the session, after an error in mid-write.
+KEPT = "Nothing of this write is kept, unless the session held changes before: session.discard_changes() drops both"
 #: Chunks handed over at a time, one by one.
 BLOCK = 1 << 17
 
@@ -255,8 +257,8 @@ def _require_none(array: StoredArray, writing: Writing, failed: list[tuple[int, 
     urls = list(dict.fromkeys(entry["path"] for entry in entries if entry is not None))
     shown = ", ".join(map(redact, urls[:3]))
     raise WriteError(
-        f"Icechunk refused {len(failed)} references of {array.path!r}, to {shown}{', …' if len(urls) > 3 else ''}; the "
-        f"session holds what was written before them: session.discard_changes() drops it. {advice(urls)}",
+        f"Icechunk refused {len(failed)} references of {array.path!r}, to {shown}{', …' if len(urls) > 3 else ''}. "
+        f"{KEPT}. {advice(urls)}",
         url=redact(urls[0]) if urls else None,
         variable=array.path,
         chunk=tuple(failed[0]),

@@ -13,6 +13,7 @@ from virtualchunks.errors import MissingDependencyError, UnsupportedFeatureError
 from virtualchunks.reading.inlining import inlined
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.writers.datasets import as_group
+from virtualchunks.writers.icechunk.chunks import KEPT
 from virtualchunks.writers.icechunk.containers import (
     are_plain,
     container_prefixes,
@@ -103,7 +104,8 @@ def write_icechunk(
     ReadError
         If a small chunk, or a coordinate, cannot be read.
     WriteError
-        If Icechunk refuses something. All other errors are raised before anything is written.
+        If Icechunk refuses something. What was written until then is dropped from a session that held no changes
+        before; all other errors are raised before anything is written.
 
     Notes
     -----
@@ -125,10 +127,22 @@ def write_icechunk(
     require_reachable(plan.referring)
     if validate_containers:
         require_containers(store, plan.referring)
-    with _icechunk_errors("The session holds what was written before: session.discard_changes() drops it"):
+    with _icechunk_errors(KEPT), _all_or_nothing(store.session):
         checked = validate_containers and are_plain(container_prefixes(store))
         carry_out(plan, nodes, validate=checked, last_updated_at=last_updated_at)
     return sum(len(array.manifest) for array in plan.referring)
+
+
+@contextmanager
+def _all_or_nothing(session: Any) -> Iterator[None]:
+    """Drop what was written where not all of it could be, unless the session held changes before."""
+    clean, whole = not session.has_uncommitted_changes, False
+    try:
+        yield
+        whole = True
+    finally:
+        if clean and not whole:
+            session.discard_changes()
 
 
 def _require_icechunk() -> None:

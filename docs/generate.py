@@ -24,6 +24,9 @@ This page is generated from what the parsers and writers say of themselves (`pyt
 
 One array that cannot be expressed never fails the file: it is left out, with one warning that names it and says why.
 With `strict=True` it raises instead. A file whose structure is damaged is refused as a whole.
+
+The folder `examples/` of the project has a short script for each main format (`read_netcdf4.py`, `read_geotiff.py`, …):
+it makes a file, opens it virtually, and compares its values with those of the format's own library.
 """
 
 WRITTEN = """

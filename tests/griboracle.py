@@ -36,7 +36,9 @@ GRID = {
 }
 
 
-def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool = False, **keys: Any) -> bytes:
+def message(
+    sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool = False, scaled: float = 1.0, **keys: Any
+) -> bytes:
     """One message: a sample of ecCodes with keys set in order, and with values drawn for its grid."""
     handle = eccodes.codes_grib_new_from_samples(sample)
     try:
@@ -50,7 +52,7 @@ def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool =
                 eccodes.codes_set(handle, "numberOfDataPoints", points)
                 eccodes.codes_set(handle, "numberOfValues", points)
             count = eccodes.codes_get_size(handle, "values")
-            values = np.random.default_rng(seed).normal(280, 10, count)
+            values = np.random.default_rng(seed).normal(280, 10, count) * scaled
             if missing:
                 eccodes.codes_set(handle, "bitmapPresent", 1)
                 eccodes.codes_set(handle, "missingValue", 1e30)
@@ -60,6 +62,74 @@ def message(sample: str = "regular_ll_sfc_grib2", seed: int = 0, missing: bool =
         return made
     finally:
         eccodes.codes_release(handle)
+
+
+_PLANE = {"Nx": 5, "Ny": 4, "DxInMetres": 50_000, "DyInMetres": 50_000}
+_CORNER = {"latitudeOfFirstGridPointInDegrees": 30.0, "longitudeOfFirstGridPointInDegrees": 50.0}
+#: Grids of edition 2 that no sample of ecCodes has: what sets them, and how many points they then have.
+GRIDS: dict[str, tuple[dict[str, Any], int]] = {
+    "lambert": (
+        {**_PLANE, **_CORNER, "LaDInDegrees": 40, "LoVInDegrees": 60, "Latin1InDegrees": 40, "Latin2InDegrees": 40},
+        20,
+    ),
+    "mercator": (
+        {
+            "Ni": 5,
+            "Nj": 4,
+            "DiInMetres": 100_000,
+            "DjInMetres": 100_000,
+            "LaDInDegrees": 20,
+            **_CORNER,
+            "latitudeOfLastGridPointInDegrees": 32.6,
+            "longitudeOfLastGridPointInDegrees": 53.8,
+        },
+        20,
+    ),
+    "lambert_azimuthal_equal_area": (
+        {**_PLANE, **_CORNER, "standardParallelInDegrees": 50, "centralLongitudeInDegrees": 60},
+        20,
+    ),
+    "healpix": ({"Nside": 2, "orderingConvention": "ring", "longitudeOfFirstGridPointInDegrees": 45}, 48),
+    "unstructured_grid": ({"numberOfGridUsed": 26, "numberOfGridInReference": 1}, 30),
+}
+
+
+def gridded(kind: str, seed: int = 0) -> bytes:
+    """One message on a grid of :data:`GRIDS`."""
+    keys, count = GRIDS[kind]
+    handle = eccodes.codes_grib_new_from_samples("GRIB2")
+    try:
+        for name, value in {"gridType": kind, **keys, "numberOfDataPoints": count, "numberOfValues": count}.items():
+            eccodes.codes_set(handle, name, value)
+        eccodes.codes_set_values(handle, np.random.default_rng(seed).normal(280, 10, count))
+        made: bytes = eccodes.codes_get_message(handle)
+        return made
+    finally:
+        eccodes.codes_release(handle)
+
+
+def points_of(data: bytes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Latitudes and longitudes of the grid points of one message, in its order."""
+    handle = eccodes.codes_new_from_message(data)
+    try:
+        return eccodes.codes_get_array(handle, "latitudes"), eccodes.codes_get_array(handle, "longitudes")
+    finally:
+        eccodes.codes_release(handle)
+
+
+def fused(*messages: bytes) -> bytes:
+    """One message of several fields, whose later fields share the sections of the first."""
+    sections = []
+    for data in messages:
+        at, found = 16, dict[int, bytes]()
+        while data[at : at + 4] != b"7777":
+            length, number = int.from_bytes(data[at : at + 4], "big"), data[at + 4]
+            found[number] = data[at : at + length]
+            at += length
+        sections.append(found)
+    shared = [sections[0][number] for number in (1, 3)]
+    body = b"".join([*shared, *(found[number] for found in sections for number in (4, 5, 6, 7)), b"7777"])
+    return messages[0][:8] + (16 + len(body)).to_bytes(8, "big") + body
 
 
 def write(path: Path, messages: Iterable[bytes]) -> Path:

@@ -26,7 +26,7 @@ A :class:`ReadError` is never a ``FileNotFoundError`` or a ``KeyError``: stores 
 "this chunk is missing" and fill.
 
 What a parser leaves out of a file, because no virtual chunks can stand for it, is told by an
-:class:`UnsupportedArrayWarning`.
+:class:`UnsupportedArrayWarning`; that an index beside a file does not fit it, by a :class:`StaleIndexWarning`.
 """
 
 from __future__ import annotations
@@ -156,3 +156,7 @@ class WriteConflictError(WriteError):
 
 class UnsupportedArrayWarning(UserWarning):
     """An array, attribute or link of a file was left out; the message names it and says why."""
+
+
+class StaleIndexWarning(UserWarning):
+    """An index found beside a file is not that of the file as it is now; the file was read without it."""

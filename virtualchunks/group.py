@@ -25,6 +25,9 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
         Members by name.
     attributes
         Attributes of the group.
+    unlimited_dims
+        Names of the dimensions that may grow, where the format has such: the record dimension of NetCDF-3, the
+        unlimited ones of HDF5. ``None`` where it has not.
 
     Raises
     ------
@@ -41,8 +44,11 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
     arrays: Mapping[str, ManifestArray] = field(default_factory=dict)
     groups: Mapping[str, ManifestGroup] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    unlimited_dims: Iterable[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.unlimited_dims is not None:
+            object.__setattr__(self, "unlimited_dims", frozenset(self.unlimited_dims))
         for name in ("arrays", "groups", "attributes"):
             given = getattr(self, name)
             object.__setattr__(self, name, MappingProxyType({} if given is None else dict(given)))
@@ -97,6 +103,7 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
             and all(same_array(self.arrays[name], other.arrays[name]) for name in self.arrays)
             and all(self.groups[name] == other.groups[name] for name in self.groups)
             and dict(self.attributes) == dict(other.attributes)
+            and self.unlimited_dims == other.unlimited_dims
         )
 
     __hash__ = None  # type: ignore[assignment]  # compares by content
@@ -105,7 +112,7 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
         return f"<ManifestGroup {len(self.arrays)} arrays, {len(self.groups)} groups>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ManifestGroup, (dict(self.arrays), dict(self.groups), dict(self.attributes))
+        return ManifestGroup, (dict(self.arrays), dict(self.groups), dict(self.attributes), self.unlimited_dims)
 
     def to_virtual_dataset(self, **options: Any) -> xarray.Dataset:
         """Return the group as an xarray Dataset of ManifestArrays; see :mod:`virtualchunks.xarray`."""
@@ -119,6 +126,16 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
     def to_virtual_datatree(self, **options: Any) -> xarray.DataTree:
         """Return the tree as an xarray DataTree of ManifestArrays; see :mod:`virtualchunks.xarray`."""
         made: xarray.DataTree = importlib.import_module("virtualchunks.xarray").group_to_datatree(self, **options)
+        return made
+
+    def to_arrow(self) -> Any:
+        """Return the references as an Arrow table with one row per chunk; see :mod:`virtualchunks.writers.tables`."""
+        return importlib.import_module("virtualchunks.writers.tables").to_arrow(self)
+
+    @classmethod
+    def from_arrow(cls, table: Any, template: ManifestGroup | None = None) -> ManifestGroup:
+        """Return the tree of references in an Arrow table; see :func:`virtualchunks.writers.tables.from_arrow`."""
+        made: ManifestGroup = importlib.import_module("virtualchunks.writers.tables").from_arrow(table, template)
         return made
 
 

@@ -51,7 +51,7 @@ __all__ = [
 #: The path by which :meth:`ChunkManifest.dict` names chunks held in memory.
 IN_MEMORY = "__inlined__"
 
-#: How many paths are turned into Python strings at a time.
+#: How many chunks are looked at in one step, where a step takes memory of its own.
 _BLOCK = 65_536
 
 
@@ -307,8 +307,10 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
     def used_rows(self) -> npt.NDArray[np.intp]:
         """Return the numbers of the source rows that some chunk points at, in order."""
         flags = np.zeros(len(self._sources), dtype=bool)
-        source = self._distinct["source"]
-        flags[source[source >= 0]] = True
+        source = self._distinct["source"].reshape(-1)
+        for start in range(0, source.size, _BLOCK):
+            part = source[start : start + _BLOCK]
+            flags[part[part >= 0]] = True
         return np.flatnonzero(flags)
 
     def iter_nonempty_paths(self) -> Iterator[str]:

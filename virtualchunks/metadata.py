@@ -34,6 +34,7 @@ _SIMPLE = {
         *("float16", "float32", "float64", "complex64", "complex128"),
     )
 }
+_SIMPLE_NAMES = frozenset(dtype.name for dtype in _SIMPLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,7 +365,7 @@ def dtype_from_json(data_type: str | Mapping[str, Any]) -> np.dtype[Any]:
             return np.dtype(object)
         if data_type.startswith("r") and data_type[1:].isdigit() and int(data_type[1:]) % 8 == 0:
             return np.dtype(f"V{int(data_type[1:]) // 8}")
-        if data_type in {dtype.name for dtype in _SIMPLE}:
+        if data_type in _SIMPLE_NAMES:
             return np.dtype(data_type)
         raise UnsupportedFeatureError(f"unknown Zarr data type {data_type!r}")
     name, configuration = data_type["name"], data_type.get("configuration", {})

@@ -160,6 +160,20 @@ def leaving_out(parser: Parser, names: Iterable[str]) -> Parser:
     return dataclasses.replace(parser, drop_variables=(*((own,) if isinstance(own, str) else own), *further))
 
 
+def companions_of(parser: Parser, url: str) -> tuple[str, ...]:
+    """Return the URLs that a user names along with a file: those that the parser's method ``companions`` returns.
+
+    Parameters
+    ----------
+    parser
+        A parser, which has such a method if its format describes other files.
+    url
+        Canonical URL of the file.
+    """
+    companions = getattr(parser, "companions", None)
+    return tuple(companions(url)) if callable(companions) else ()
+
+
 def load_parser(name: str) -> type[Parser]:
     """Return the class of an installed parser, by name.
 

@@ -97,6 +97,11 @@ class PackedStrings(Sequence[str]):
         """Bytes held in memory."""
         return len(self._data) + self._ends.nbytes
 
+    @property
+    def packed(self) -> tuple[bytes, Int64]:
+        """The UTF-8 text of all strings, and where in it each ends."""
+        return self._data, self._ends
+
     def take(self, rows: npt.NDArray[Any]) -> PackedStrings:
         """Return the strings at `rows`."""
         if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):

@@ -119,10 +119,20 @@ class FileParser(TreeParser):
         granted = self._granted(url, registry)
         return self._read(as_url(url), granted), granted
 
+    def companions(self, url: str) -> tuple[str, ...]:
+        """Return what a user who names a file names along with it: other files that he passed, or that are part of it.
+
+        Parameters
+        ----------
+        url
+            Canonical URL of the file.
+        """
+        return ()
+
     def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        """Return the registry to read through; ``None`` grants the named file alone."""
+        """Return the registry to read through; ``None`` grants the named file, and what is named along with it."""
         known = ObjectStoreRegistry.coerce(registry)
-        return known.grant(url) if registry is None else known
+        return known.grant(url, *self.companions(as_url(url))) if registry is None else known
 
     @abstractmethod
     def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import random
 import sys
+import threading
 
 import numpy as np
 import pytest
-from griboracle import message, values_of
+from griboracle import fused, message, values_of
 
 from virtualchunks.codecs import grib_handle
 from virtualchunks.codecs.grib import GRIB
@@ -49,12 +51,35 @@ def test_single_precision_is_a_choice():
     np.testing.assert_array_equal(values, values_of(data).astype("f4"))
 
 
-def test_messages_decode_in_many_threads():
-    messages = [message(seed=seed) for seed in range(32)]
+def in_order(jobs):
+    return [decode_block(data, encoding(**configuration), (24,)) for data, configuration in jobs]
+
+
+def test_many_threads_decode_what_one_does():
+    """Packings, editions, bitmaps, fields of one message and coordinates, all at once and in any order."""
+    packings = ("simple", "ieee", "complex", "complex_spatial_differencing", "ccsds", "jpeg")
+    plain = [message(seed=seed, packingType=f"grid_{packing}") for seed, packing in enumerate(packings * 3)]
+    older = [message("regular_ll_sfc_grib1", seed=seed, missing=seed % 2 == 1) for seed in range(6)]
+    several = fused(*(message("regular_ll_pl_grib2", seed=seed, level=level) for seed, level in ((1, 500), (2, 850))))
+    jobs = [
+        *((data, {}) for data in (*plain, *older)),
+        *((data, {"read": name}) for data in plain[:7] for name in ("latitudes", "longitudes")),
+        *((several, {"field": number}) for number in (0, 1)),
+    ]
+    expected = in_order(jobs)
+    np.testing.assert_array_equal(expected[: len(plain)], [values_of(data) for data in plain])
+    shuffled = random.Random(0).sample(range(len(jobs) * 20), len(jobs) * 20)
+    barrier = threading.Barrier(8)
+
+    def decode(part):
+        barrier.wait(30)
+        return [(number, *in_order([jobs[number % len(jobs)]])) for number in part]
+
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda data: decode_block(data, encoding(), (24,)), messages * 8))
-    expected = [values_of(data) for data in messages] * 8
-    np.testing.assert_array_equal(found, expected)
+        done = [one for part in pool.map(decode, (shuffled[start::8] for start in range(8))) for one in part]
+    assert len(done) == len(shuffled)
+    for number, found in done:
+        np.testing.assert_array_equal(found, expected[number % len(jobs)])
 
 
 @pytest.mark.parametrize("shape", [(23,), (5, 5), (0,)])

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from rangeserver import RangeServer
 from registeredcodec import ensure_registered
 
+import virtualchunks as vc
 from virtualchunks.codecs import text_padding
-from virtualchunks.errors import NotGrantedError
+from virtualchunks.errors import NotGrantedError, SourceChangedError, SourceUnavailableError
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.testing.parsers import ParserTests
@@ -227,11 +228,28 @@ def test_xarray_opens_the_store_as_it_opens_the_file(tmp_path: Path) -> None:
         xr.testing.assert_equal(xr.open_zarr(store, consolidated=False, zarr_format=3).load(), expected.load())
 
 
-def test_one_request_for_the_document_and_one_for_the_stamp(range_server: RangeServer, tmp_path: Path) -> None:
-    path = write_everything(tmp_path / "a.h5")
+def serve(range_server: RangeServer, folder: Path) -> Path:
+    path = write_everything(folder / "a.h5")
     range_server.objects = {"d/a.h5": path.read_bytes(), "d/a.h5.dmrpp": Describe(path).write().read_bytes()}
+    return path
+
+
+def test_one_request_for_the_document_and_none_for_the_data(range_server: RangeServer, tmp_path: Path) -> None:
+    path = serve(range_server, tmp_path)
     registry = ObjectStoreRegistry({range_server.root: None})
     tree = DMRPPParser(strict=True).parse(range_server.url("d/a.h5.dmrpp"), registry)
+    assert [(request.key, request.range) for request in range_server.requests] == [("d/a.h5.dmrpp", (0, 1 << 20))]
+    assert not tree.arrays["deflated"].manifest.sources.stamp(0)
+    expected = hdf5_values(path)
+    for name in ("v_bi2", "shuffled", "contiguous"):
+        np.testing.assert_array_equal(read_values(tree.arrays[name], registry), expected[name])
+
+
+def test_stamps_take_one_request_for_each_data_file(range_server: RangeServer, tmp_path: Path) -> None:
+    """And let a later change be noticed."""
+    path = serve(range_server, tmp_path)
+    registry = ObjectStoreRegistry({range_server.root: None})
+    tree = DMRPPParser(strict=True, stamps=True).parse(range_server.url("d/a.h5.dmrpp"), registry)
     assert [(request.key, request.range) for request in range_server.requests] == [
         ("d/a.h5.dmrpp", (0, 1 << 20)),
         ("d/a.h5", (0, 1)),
@@ -239,9 +257,37 @@ def test_one_request_for_the_document_and_one_for_the_stamp(range_server: RangeS
     stamp = tree.arrays["deflated"].manifest.sources.stamp(0)
     assert stamp.size == path.stat().st_size
     assert stamp.etag is not None
-    expected = hdf5_values(path)
-    for name in ("v_bi2", "shuffled", "contiguous"):
-        np.testing.assert_array_equal(read_values(tree.arrays[name], registry), expected[name])
+    range_server.objects["d/a.h5"] += b"more"
+    with pytest.raises(SourceChangedError, match=r"a\.h5"):
+        read_values(tree.arrays["deflated"], registry)
+
+
+def test_stamps_of_local_files_are_taken_unless_they_are_not_wanted(tmp_path: Path) -> None:
+    document = Describe(write_everything(tmp_path / "a.h5")).write()
+    for stamps, expected in ((None, True), (True, True), (False, False)):
+        array = DMRPPParser(stamps=stamps).parse(str(document)).arrays["deflated"]
+        assert bool(array.manifest.sources.stamp(0)) is expected
+
+
+def test_naming_a_document_names_the_file_beside_it(tmp_path: Path) -> None:
+    """And the one that the user says, but none that the document says; a registry of the user's is taken as it is."""
+    path = write_everything(tmp_path / "a.h5")
+    document = Describe(path).write()
+    opened = vc.open_virtual_dataset(document, loadable_variables=["lat"])
+    np.testing.assert_array_equal(opened["lat"], np.linspace(-90, 90, 12))
+    np.testing.assert_array_equal(opened.virtual.open()["shuffled"], hdf5_values(path)["shuffled"])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = path.rename(elsewhere / "b.h5")
+    with pytest.raises(SourceUnavailableError, match=r"a\.h5"):
+        vc.open_virtual_dataset(document)
+    again = vc.open_virtual_dataset(document, parser=DMRPPParser(data_url=str(moved)), loadable_variables=[])
+    assert again.sizes == opened.sizes
+    Describe(moved).write(href=moved.as_uri()).rename(document)
+    with pytest.raises(NotGrantedError, match=r"b\.h5"):
+        vc.open_virtual_dataset(document)
+    with pytest.raises(NotGrantedError):
+        vc.open_virtual_dataset(document, registry=ObjectStoreRegistry().grant(document))
 
 
 @st.composite

@@ -9,8 +9,10 @@ import virtualchunks as vc
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.inline import encode_array
 from virtualchunks.writers import FORMS
+from virtualchunks.writers.dmrpp import write_dmrpp
 from virtualchunks.writers.icechunk import write_icechunk
 from virtualchunks.writers.kerchunk import to_references, write_parquet
+from virtualchunks.writers.tables import to_iceberg, to_lance, to_parquet
 
 
 def array(n=4, chunk=2, dtype="<i4", url="file:///data/a.nc"):
@@ -56,7 +58,11 @@ def to_icechunk(group, folder):
 WRITERS = {
     "Kerchunk JSON, `dict`": lambda group, folder: to_references(group),
     "Kerchunk Parquet": lambda group, folder: write_parquet(group, folder / "refs.parquet"),
+    "DMR++": lambda group, folder: write_dmrpp(group, folder / "a.dmrpp"),
     "Icechunk": to_icechunk,
+    "Arrow table, Parquet": lambda group, folder: to_parquet(group, folder / "refs.parquet"),
+    "Lance": lambda group, folder: to_lance(group, folder / "refs.lance"),
+    "Iceberg": lambda group, folder: to_iceberg(group, "archive.refs", folder),
 }
 
 

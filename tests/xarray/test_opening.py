@@ -14,6 +14,7 @@ from tests.xarray.conftest import Archive, field
 from tests.xarray.test_virtual_operations import references
 from tests.xarray.toyformat import ToyParser, write_toy
 from virtualchunks.errors import DecodeError, FormatError, NotGrantedError, SourceUnavailableError
+from virtualchunks.inline import encode_array
 from virtualchunks.xarray import group_to_dataset
 
 ALL = {"air", "rain", "time_bnds", "mask", "crs", "time", "x", "y", "lat"}
@@ -39,6 +40,64 @@ def test_what_is_loaded(archive: Archive, loadable, loaded):
     assert set(dataset.coords) == {"time", "x", "y", "lat"}
     for name in loaded:
         xr.testing.assert_identical(dataset[name].variable, archive.values[0][name].variable)
+
+
+def held(values, *dimensions, **attributes):
+    """An array whose chunks are in memory."""
+    values = np.asarray(values)
+    metadata = vc.ArrayMetadata.build(
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=values.dtype,
+        dimension_names=dimensions,
+        attributes=attributes,
+    )
+    return vc.ManifestArray(metadata, encode_array(values, metadata))
+
+
+class TestCoordinatesInMemory:
+    """They are loaded where nothing is read for it: of one dimension at most, and named as coordinates."""
+
+    @pytest.fixture
+    def group(self):
+        elsewhere = {"0": {"path": "s3://bucket/a.nc", "offset": 0, "length": 32}}
+        air = held(np.zeros((4, 2)), "x", "y", coordinates="run label station far patchy grid")
+        label = held(np.arange(4.0), "x")
+        return vc.ManifestGroup(
+            {
+                "air": air,
+                "run": held(np.int64(5), units="hours since 2020-01-01"),
+                "label": label,
+                "station": held(np.arange(2), "y"),
+                "far": vc.ManifestArray(label.metadata, elsewhere),
+                "patchy": vc.ManifestArray(label.metadata, {}),
+                "grid": held(np.zeros((4, 2)), "x", "y"),
+                "plain": held(np.arange(4.0), "x"),
+            }
+        )
+
+    def test_are_loaded_by_default(self, group):
+        dataset = group_to_dataset(group, registry={})
+        assert set(group.arrays) - references(dataset) == {"run", "label", "station"}
+        assert dataset["run"].values == np.datetime64("2020-01-01T05")
+        assert set(dataset.coords) == {"run", "label", "station", "far", "patchy", "grid"}
+
+    def test_the_group_may_name_them(self, group):
+        named = vc.ManifestGroup({"plain": group.arrays["plain"]}, attributes={"coordinates": "plain nowhere"})
+        assert not references(group_to_dataset(named, registry={}))
+
+    def test_other_choices_stay_what_they_were(self, group):
+        assert references(group_to_dataset(group, registry={}, loadable_variables=[])) == set(group.arrays)
+        assert set(group.arrays) - references(group_to_dataset(group, registry={}, loadable_variables="run")) == {"run"}
+        assert references(group_to_dataset(group)) == set(group.arrays)
+
+    def test_those_of_a_file_stay_references(self, tmp_path):
+        stored = xr.Dataset(
+            {"air": (("x", "y"), np.zeros((4, 2)))},
+            {"x": np.arange(4), "lat": ("x", np.arange(4.0)), "run": 3.0, "grid": (("x", "y"), np.ones((4, 2)))},
+        )
+        stored.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+        assert references(vc.open_virtual_dataset(tmp_path / "a.nc")) == {"air", "lat", "run", "grid"}
 
 
 def test_small_stops_at_its_limit(tmp_path):

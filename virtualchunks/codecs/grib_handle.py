@@ -29,6 +29,11 @@ from virtualchunks.errors import (
 MISSING = -1.2345678901234567e305
 #: How large the values of one field may be, in elements: 2 GiB.
 MOST_VALUES = 1 << 28
+#: Keys of the coordinates of grid points, which ecCodes computes.
+POINTS = frozenset({"latitudes", "longitudes"})
+#: Grids whose latitudes are the zeros of a Legendre polynomial, and how many of them, at most, are computed on one
+#: hemisphere.
+GAUSSIAN, MOST_PARALLELS = frozenset({"regular_gg", "rotated_gg"}), 1 << 14
 #: What ecCodes answers where a key has no meaning.
 UNDEFINED = ("undef", "unknown")
 
@@ -75,11 +80,23 @@ class Keys:
     def sequence(self, name: str) -> npt.NDArray[Any] | None:
         """Return the values of a key that has several; ``None`` where there are none or they cannot be computed."""
         module = self._eccodes
+        if name in POINTS and not self._begins_on_its_parallels():
+            return None
         try:
             values = module.codes_get_array(self._handle, name)
         except (module.CodesInternalError, ValueError):
             return None
         return np.asarray(values)
+
+    def _begins_on_its_parallels(self) -> bool:
+        """Whether a Gaussian grid begins no further north than it reaches: ecCodes ends the process otherwise."""
+        if self.get("gridType") not in GAUSSIAN:
+            return True
+        count, first = self.get("N", int), self.get("latitudeOfFirstGridPointInDegrees", float)
+        if count is None or first is None or not 0 < count <= MOST_PARALLELS:
+            return False
+        northernmost = max(self._eccodes.codes_get_gaussian_latitudes(count))
+        return bool(first < northernmost + (1e-3 if self.get("edition", int) == 1 else 1e-6))
 
     def size(self, name: str) -> int:
         """Return how many values a key has; 0 where it has none."""
@@ -131,7 +148,7 @@ def with_keys(message: bytes, keys: Mapping[str, Any]) -> bytes:
     message
         All bytes of a message.
     keys
-        What to set, in order.
+        What to set, in order; ``None`` for a missing value.
 
     Raises
     ------
@@ -142,7 +159,10 @@ def with_keys(message: bytes, keys: Mapping[str, Any]) -> bytes:
     handle = module.codes_new_from_message(message)
     try:
         for name, value in keys.items():
-            module.codes_set(handle, name, value)
+            if value is None:
+                module.codes_set_missing(handle, name)
+            else:
+                module.codes_set(handle, name, value)
         changed: bytes = module.codes_get_message(handle)
     except module.CodesInternalError as error:
         raise UnsupportedFeatureError(f"ecCodes does not set {name} to {value!r} in these headers: {error}") from error

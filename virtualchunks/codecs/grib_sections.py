@@ -81,6 +81,25 @@ class Field:
     bitmap: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How the values of a field of edition 2 are packed.
+
+    Parameters
+    ----------
+    template
+        Number of the data representation template.
+    decimal_scale
+        The power of ten by which values were multiplied; meaningless in templates that do not scale.
+    bitmap
+        Whether a bitmap says which values are missing; ``None`` where it was not looked at.
+    """
+
+    template: int
+    decimal_scale: int
+    bitmap: bool | None
+
+
 def message_at(read: Read, offset: int, size: int) -> Message:
     """Return the message that begins at an offset.
 
@@ -140,10 +159,45 @@ def fields_of(read: Read, message: Message) -> Iterator[Field]:
     if message.edition == 1:
         yield Field(message, _sections_1(read, message.offset, message.end - len(END)))
         return
-    end = message.end - len(END)
-    at, previous = message.offset + 16, 0
     sections = {0: (message.offset, 16)}
     bitmap: tuple[int, int] | None = None
+    for number, at, length in _walk(read, message):
+        sections[number] = (at, length)
+        if number == 6 and _read_within(read, at, 6, message.end)[5] == 0:
+            bitmap = sections[number]
+        if number == 7:
+            yield Field(message, dict(sections), bitmap)
+
+
+def first_headers(read: Read, message: Message) -> Field:
+    """Return the first field of a message as far as its headers go: without bitmap and values.
+
+    Parameters
+    ----------
+    read
+        Gives ``length`` bytes at ``offset``.
+    message
+        The message.
+
+    Raises
+    ------
+    FormatError
+        If its sections are out of order, or end before the values are described.
+    """
+    if message.edition == 1:
+        return next(fields_of(read, message))
+    sections = {0: (message.offset, 16)}
+    for number, at, length in _walk(read, message):
+        sections[number] = (at, length)
+        if number == 5:
+            break
+    return Field(message, sections)
+
+
+def _walk(read: Read, message: Message) -> Iterator[tuple[int, int, int]]:
+    """Number, offset and length of each section of a message of edition 2, up to its end."""
+    end = message.end - len(END)
+    at, previous = message.offset + 16, 0
     while at < end:
         length, number = struct.unpack(">IB", _read_within(read, at, 5, end))
         if number not in _FOLLOWS[previous] or length < 5 or at + length > end:
@@ -151,11 +205,7 @@ def fields_of(read: Read, message: Message) -> Iterator[Field]:
                 f"section {number} of {length} bytes at offset {at}, behind section {previous}, is not one of the GRIB "
                 f"message at offset {message.offset}: it is corrupt"
             )
-        sections[number] = (at, length)
-        if number == 6 and _read_within(read, at, 6, end)[5] == 0:
-            bitmap = sections[number]
-        if number == 7:
-            yield Field(message, dict(sections), bitmap)
+        yield number, at, length
         at, previous = at + length, number
     if at != end or previous != 7:
         raise FormatError(f"the GRIB message at offset {message.offset} ends behind section {previous}: it is corrupt")
@@ -209,9 +259,15 @@ def header_message(read: Read, field: Field) -> bytes:
     return _HEADERS[field.message.edition](lambda number: _section(read, field, number))
 
 
-def packing_of(read: Read, field: Field) -> int | None:
-    """Return the number of the data representation template of a field of edition 2, and ``None`` in edition 1."""
-    return None if field.message.edition == 1 else int.from_bytes(read(field.sections[5][0] + 9, 2), "big")
+def packing_of(read: Read, field: Field) -> Packing | None:
+    """Return how the values of a field of edition 2 are packed, and ``None`` in edition 1."""
+    if field.message.edition == 1:
+        return None
+    at, length = field.sections[5]
+    section = read(at, min(length, 19)).ljust(19, b"\0")
+    bitmap = read(field.sections[6][0] + 5, 1) != b"\xff" if 6 in field.sections else None
+    scale = int.from_bytes(section[17:19], "big")
+    return Packing(int.from_bytes(section[9:11], "big"), -(scale & 0x7FFF) if scale & 0x8000 else scale, bitmap)
 
 
 def _section(read: Read, field: Field, number: int) -> bytes:

@@ -16,6 +16,18 @@ _KERCHUNK = {
     "appending": "no",
     "notices changed sources": "no",
 }
+_TABLE = {
+    "Zarr metadata": "version 3, beside the rows",
+    "rectilinear chunk grids": "yes",
+    "regular chunk grids": "yes",
+    "missing chunks": "yes, as rows that are not there",
+    "chunks in memory": "yes, as a column of bytes",
+    "nested groups": "yes",
+    "mixed encodings in one array": "yes",
+    "text of any length": "yes",
+    "appending": "no",
+    "notices changed sources": "every stamp, when read back",
+}
 #: What each written form holds, for the page of formats; tests/writers/test_forms.py holds it to that.
 FORMS: dict[str, dict[str, str]] = {
     "Kerchunk JSON, `dict`": {
@@ -29,6 +41,18 @@ FORMS: dict[str, dict[str, str]] = {
         **_KERCHUNK,
         "nested groups": "yes; readers must pass `remote_protocol`",
     },
+    "DMR++": {
+        "Zarr metadata": "none: DAP4 has names of its own",
+        "rectilinear chunk grids": "no",
+        "regular chunk grids": "yes",
+        "missing chunks": "yes",
+        "chunks in memory": "with all chunks of the array in memory",
+        "nested groups": "yes",
+        "mixed encodings in one array": "no",
+        "text of any length": "yes, in memory",
+        "appending": "no",
+        "notices changed sources": "no",
+    },
     "Icechunk": {
         "Zarr metadata": "version 3",
         "rectilinear chunk grids": "yes",
@@ -41,4 +65,7 @@ FORMS: dict[str, dict[str, str]] = {
         "appending": "`append_dim`, `region`, by labels also before the first and between others",
         "notices changed sources": "ETag, or time of last modification, for each object, where its store allows",
     },
+    "Arrow table, Parquet": _TABLE,
+    "Lance": {**_TABLE, "appending": "`append_dim`, as a version"},
+    "Iceberg": {**_TABLE, "appending": "`append_dim`, as a snapshot"},
 }

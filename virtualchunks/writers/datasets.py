@@ -90,7 +90,7 @@ def group_from_datatree(
         name: group_from_datatree(child, encodings, _join(path, name), inherit=inherit)
         for name, child in tree.children.items()
     }
-    return ManifestGroup(own.arrays, groups, own.attributes)
+    return ManifestGroup(own.arrays, groups, own.attributes, own.unlimited_dims)
 
 
 def group_from_dataset(dataset: xarray.Dataset, encodings: Encodings | None = None, path: str = "") -> ManifestGroup:
@@ -130,7 +130,13 @@ def group_from_dataset(dataset: xarray.Dataset, encodings: Encodings | None = No
             continue
         encoding = (encodings or {}).get(_join(path, name))
         arrays[name] = loaded_array(name, variable, encoding)
-    return ManifestGroup(arrays, attributes=dict(attributes))
+    return ManifestGroup(arrays, attributes=dict(attributes), unlimited_dims=_unlimited(dataset))
+
+
+def _unlimited(dataset: xarray.Dataset) -> list[str] | None:
+    """Return the dimensions that may grow, as far as the Dataset still has them; ``None`` where it does not say."""
+    known = dataset.encoding.get("unlimited_dims")
+    return None if known is None else [str(name) for name in known if name in dataset.dims]
 
 
 def _join(path: str, name: str) -> str:

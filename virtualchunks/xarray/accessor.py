@@ -163,6 +163,86 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
             zarr_format=zarr_format,
         )
 
+    def to_dmrpp(
+        self,
+        filepath: str | os.PathLike[str],
+        *,
+        mode: Literal["w", "w-"] = "w",
+        registry: Registry = None,
+        store: Any = None,
+    ) -> None:
+        """Write the references as a DMR++ document; see :func:`virtualchunks.writers.dmrpp.write_dmrpp`.
+
+        Parameters
+        ----------
+        filepath
+            Where to write: a local path or a URL; or a key of `store`.
+        mode
+            ``"w"`` replaces what is there, ``"w-"`` refuses to.
+        registry, store
+            What to write through, where that is not a local file: stores by prefix, or an obstore store.
+
+        Raises
+        ------
+        UnsupportedFeatureError
+            If DMR++ cannot hold a variable; nothing is written then.
+        WriteError
+            If the target cannot be written; what was there before is untouched.
+        """
+        from virtualchunks.writers.dmrpp import write_dmrpp
+
+        write_dmrpp(self._held, filepath, registry=registry, store=store, mode=mode)
+
+    def to_arrow(self) -> Any:
+        """Return the references as a pyarrow Table with one row per chunk, for pyarrow, polars, pandas and duckdb.
+
+        Loaded variables are in it as chunks held in memory. :meth:`ManifestGroup.from_arrow` reads it back.
+
+        Raises
+        ------
+        UnsupportedFeatureError
+            If an attribute or codec has no form in JSON.
+        """
+        from virtualchunks.writers.tables import to_arrow
+
+        return to_arrow(self._held)
+
+    def to_parquet(self, target: str | os.PathLike[str], **options: Any) -> None:
+        """Write the table of :meth:`to_arrow` as a Parquet file; see :func:`virtualchunks.writers.tables.to_parquet`.
+
+        Parameters
+        ----------
+        target, **options
+            As there.
+        """
+        from virtualchunks.writers.tables import to_parquet
+
+        to_parquet(self._held, target, **options)
+
+    def to_lance(self, target: str | os.PathLike[str], **options: Any) -> int:
+        """Write the references as a version of a Lance dataset; see :func:`virtualchunks.writers.tables.to_lance`.
+
+        Parameters
+        ----------
+        target, **options
+            As there.
+        """
+        from virtualchunks.writers.tables import to_lance
+
+        return to_lance(self._held, target, **options)
+
+    def to_iceberg(self, table: Any, catalog: Any, **options: Any) -> int:
+        """Write the references as a snapshot of an Iceberg table; see :func:`virtualchunks.writers.tables.to_iceberg`.
+
+        Parameters
+        ----------
+        table, catalog, **options
+            As there.
+        """
+        from virtualchunks.writers.tables import to_iceberg
+
+        return to_iceberg(self._held, table, catalog, **options)
+
 
 class VirtualDataset(_Virtual[xr.Dataset]):
     """``Dataset.virtual``: read, write and describe the references of a virtual Dataset."""

@@ -17,7 +17,7 @@ from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.parsing import Parser
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
-from virtualchunks.xarray.dataset import dimension_names
+from virtualchunks.xarray.dataset import dimension_names, group_encoding
 from virtualchunks.xarray.lazy import lazy_variable
 from virtualchunks.xarray.opening import granting, open_store, registry_of
 
@@ -53,6 +53,10 @@ class GroupDataStore(AbstractDataStore):
     def get_attrs(self) -> dict[str, Any]:
         """Return the attributes of the group."""
         return dict(self.group.attributes)
+
+    def get_encoding(self) -> dict[str, Any]:
+        """Return the dimensions that may grow, where the format has such."""
+        return group_encoding(self.group)
 
     def get_dimensions(self) -> dict[str, int]:
         """Return the length of each dimension."""
@@ -124,7 +128,7 @@ def _opened(
         return opened.group, ObjectStoreRegistry.coerce(granted), type(opened).__name__
     source = as_url(opened)
     granted = granting(registry, source)
-    store = open_store(source, granted, parser, drop_variables=dropped, strict=strict)
+    store = open_store(source, registry, parser, drop_variables=dropped, strict=strict)
     return store.group, registry_of(store, granted), source
 
 

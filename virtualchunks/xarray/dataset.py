@@ -73,7 +73,8 @@ def group_to_dataset(
     dimensions = {name: dimension_names(name, array) for name, array in arrays.items()}
     _check_sizes(arrays, dimensions)
     granted = ObjectStoreRegistry.coerce(registry)
-    chosen = _choose(arrays, dimensions, [] if registry is None and loadable_variables is None else loadable_variables)
+    loadable = [] if registry is None and loadable_variables is None else loadable_variables
+    chosen = _choose(arrays, dimensions, loadable, _coordinates_in_memory(arrays, attributes, group))
     variables: dict[str, xr.Variable] = {
         name: xr.Variable(dimensions[name], array, attributes[name], fastpath=True)
         for name, array in arrays.items()
@@ -87,7 +88,20 @@ def group_to_dataset(
     )
     if registry is not None:
         remember(sources_of(arrays.values()), granted)
-    return assemble({name: variables[name] for name in arrays}, dict(group.attributes))
+    dataset = assemble({name: variables[name] for name in arrays}, dict(group.attributes))
+    dataset.encoding = group_encoding(group)
+    return dataset
+
+
+def group_encoding(group: ManifestGroup) -> dict[str, Any]:
+    """Return the encoding of a group's Dataset, as xarray's own backends give it: the dimensions that may grow.
+
+    Examples
+    --------
+    >>> group_encoding(ManifestGroup(unlimited_dims=["time"])), group_encoding(ManifestGroup())
+    ({'unlimited_dims': {'time'}}, {})
+    """
+    return {} if group.unlimited_dims is None else {"unlimited_dims": set(group.unlimited_dims)}
 
 
 def group_to_datatree(
@@ -189,16 +203,37 @@ def sources_of(arrays: Iterable[ManifestArray]) -> set[str]:
 
 
 def _choose(
-    arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, tuple[str, ...]], loadable: Loadable
+    arrays: Mapping[str, ManifestArray],
+    dimensions: Mapping[str, tuple[str, ...]],
+    loadable: Loadable,
+    at_hand: frozenset[str],
 ) -> list[str]:
-    """Return the names of the variables to load."""
+    """Return the names of the variables to load; coordinates `at_hand` cost no read."""
     if callable(loadable):
         return [name for name, array in arrays.items() if loadable(name, array)]
     if loadable is None or loadable == "small":
         most = SMALL if loadable == "small" else -1
-        return [name for name, array in arrays.items() if dimensions[name] == (name,) or array.nbytes <= most]
+        wanted = {name for name, array in arrays.items() if dimensions[name] == (name,) or array.nbytes <= most}
+        return [name for name in arrays if name in wanted or name in at_hand]
     patterns = [loadable] if isinstance(loadable, str) else list(loadable)
     return [name for name in arrays if any(name == text or fnmatch.fnmatchcase(name, text) for text in patterns)]
+
+
+def _coordinates_in_memory(
+    arrays: Mapping[str, ManifestArray], attributes: Mapping[str, Mapping[str, Any]], group: ManifestGroup
+) -> frozenset[str]:
+    """Coordinates of at most one dimension whose values the parser brought along, so that nothing is to be read."""
+    stated = (*(own.get("coordinates") for own in attributes.values()), group.attributes.get("coordinates"))
+    names = {name for text in stated if isinstance(text, str) for name in text.split()} & arrays.keys()
+    return frozenset(name for name in names if arrays[name].ndim <= 1 and _is_in_memory(arrays[name]))
+
+
+def _is_in_memory(array: ManifestArray) -> bool:
+    """Whether all chunks are there, and none of them in an object."""
+    manifest = array.manifest
+    rows = manifest.used_rows().tolist()
+    held = bool(rows) and all(manifest.sources.buffer(row) is not None for row in rows)
+    return held and bool(manifest.present.all())
 
 
 def _loaded(

@@ -10,7 +10,7 @@ import xarray as xr
 
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
-from virtualchunks.parsing import Parser, find_parser, leaving_out
+from virtualchunks.parsing import Parser, companions_of, find_parser, leaving_out
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import Loadable, group_to_dataset, group_to_datatree
@@ -51,6 +51,8 @@ def open_store(
     granted = granting(registry, named)
     dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
     chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
+    if registry is None:
+        granted = granted.grant(*companions_of(chosen, named))
     try:
         return chosen(named, granted)
     except VirtualChunksError as error:
@@ -82,7 +84,8 @@ def open_virtual_dataset(
         What to open: a local path, or a ``file://``, ``s3://``, ``gs://`` or ``https://`` URL.
     registry
         What may be read, through which stores: an :class:`~virtualchunks.ObjectStoreRegistry` or a dictionary for one.
-        ``None`` grants exactly the object that `url` names, without credentials.
+        ``None`` grants exactly the object that `url` names, without credentials; naming a DMR++ names the data file
+        beside it, too.
     parser
         A parser, the name of an installed one (``"hdf5"``), or ``None`` to find it by what the file begins with and how
         its name ends.
@@ -90,9 +93,10 @@ def open_virtual_dataset(
         Names of variables to leave out.
     loadable_variables
         Which variables to read now instead of referring to them. ``None``: the dimension coordinates, 1-D variables
-        named like their dimension, which xarray needs to combine. Names and globs (``["time", "lat*"]``); names that
-        are not there are ignored, since files of one archive differ. ``"small"``: dimension coordinates, and all of up
-        to 1 MiB of values. A function of name and ManifestArray. ``[]``: none.
+        named like their dimension, which xarray needs to combine, and coordinates of at most one dimension whose values
+        the parser has in memory already, such as the times of a GRIB file. Names and globs (``["time", "lat*"]``);
+        names that are not there are ignored, since files of one archive differ. ``"small"``: what ``None`` stands for,
+        and all of up to 1 MiB of values. A function of name and ManifestArray. ``[]``: none.
     decode_times
         As for :func:`xarray.open_dataset`, for loaded variables.
     mask_and_scale
@@ -133,7 +137,7 @@ def open_virtual_dataset(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
+    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict)
     dataset = group_to_dataset(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),
@@ -179,7 +183,7 @@ def open_virtual_datatree(
     """
     named = as_url(url)
     granted = granting(registry, named)
-    store = open_store(named, granted, parser, drop_variables=drop_variables, strict=strict)
+    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict)
     tree = group_to_datatree(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),

@@ -18,15 +18,15 @@ SUFFIX = ".dmrpp"
 
 @dataclass(frozen=True)
 class DataFile:
-    """One data file: its canonical URL, and its stamp."""
+    """One data file: its canonical URL, and its stamp, where that was asked for."""
 
     url: str
-    stamp: Stamp
+    stamp: Stamp | None
 
     @property
     def size(self) -> int | None:
-        """Its length, in bytes."""
-        return self.stamp.size
+        """Its length, in bytes, if it is known."""
+        return None if self.stamp is None else self.stamp.size
 
 
 def sibling_of(url: str) -> str | None:
@@ -42,7 +42,7 @@ def sibling_of(url: str) -> str | None:
 
 @dataclass(eq=False)
 class DataFiles:
-    """The data files of one document, each asked for its stamp once.
+    """The data files of one document, each asked for its stamp once at most.
 
     Parameters
     ----------
@@ -54,12 +54,15 @@ class DataFiles:
         What the document says of its data file.
     data_url
         What the user says of it.
+    stamps
+        Whether to take the stamps of data files; ``None`` for those of local ones, which costs no request.
     """
 
     registry: ObjectStoreRegistry
     document: str
     href: str | None = None
     data_url: str | None = None
+    stamps: bool | None = None
     _known: dict[str | None, DataFile] = field(default_factory=dict)
 
     def file(self, href: str | None = None) -> DataFile:
@@ -120,8 +123,11 @@ class DataFiles:
                 f"the data file {href[:200]!r}: {error.message}; pass data_url= to say where it is", url=self.document
             ) from error
 
-    def _stamp(self, url: str) -> Stamp:
+    def _stamp(self, url: str) -> Stamp | None:
+        """Take a stamp, if that is wanted; what is not granted is refused in any case."""
         location = self.registry.locate(url)
+        if self.stamps is False or (self.stamps is None and location.path is None):
+            return None
         if location.path is None:
             return get(location, 0, 1, upto=True).stamp
         file = LocalFile(location)

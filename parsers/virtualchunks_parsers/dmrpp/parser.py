@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, ManifestError, NotGrantedError, ReadError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.urls import as_url
 from virtualchunks_parsers.base import LEFT_OUT, FileParser, Omissions
 from virtualchunks_parsers.dmrpp import inline
 from virtualchunks_parsers.dmrpp.datafiles import DataFiles, sibling_of
@@ -53,19 +52,26 @@ class DMRPPParser(FileParser):
         :class:`~virtualchunks.errors.UnsupportedArrayWarning`.
     data_url
         URL or path of the data file, where the document does not say it, or says what no longer holds.
+    stamps
+        Whether to take the stamps of the data files, by which a later change of them is noticed. By default those of
+        local files are taken, which costs no request; ``True`` takes all, one request for each, and ``False`` none.
 
     Notes
     -----
     The data file is the one that the document names (``dmrpp:href``), or the one beside it with its name less
     ``.dmrpp``. A path in the document is taken from the document's folder; it cannot lead out of that. The registry
     must grant every data file; without a registry, the file beside the document and `data_url` are granted, and what
-    the document names is not. One request reads a document of up to 1 MiB, and one for each data file takes its
-    stamp.
+    the document names is not.
+
+    One request reads a document of up to 1 MiB, and nothing else is asked for. A document has no size, ETag or checksum
+    of its data files. So a data file that was rewritten after the document was made, and before that is parsed, goes
+    unnoticed whatever is asked. To notice that one is rewritten later takes a stamp. Without, chunks are still checked
+    for their lengths, and those with fletcher32 for their sums.
 
     Examples
     --------
     >>> DMRPPParser(data_url="s3://bucket/a.h5")
-    DMRPPParser(group=None, drop_variables=(), strict=False, data_url='s3://bucket/a.h5')
+    DMRPPParser(group=None, drop_variables=(), strict=False, data_url='s3://bucket/a.h5', stamps=None)
     """
 
     name: ClassVar[str] = "DMR++"
@@ -89,6 +95,7 @@ class DMRPPParser(FileParser):
     )
 
     data_url: str | None = None
+    stamps: bool | None = None
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:
@@ -104,14 +111,18 @@ class DMRPPParser(FileParser):
     def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         with ObjectReader(registry, url) as reader:
             root = read_document(reader)
-            files = DataFiles(registry, reader.url, root.attributes.get("dmrpp:href"), self.data_url)
+            files = DataFiles(registry, reader.url, root.attributes.get("dmrpp:href"), self.data_url, self.stamps)
             return _Parse(self._omissions(files.document, REASONS), files, root).tree(self.group)
 
-    def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        if registry is not None:
-            return super()._granted(url, registry)
-        beside = sibling_of(as_url(url))
-        return ObjectStoreRegistry().grant(*(name for name in (url, beside, self.data_url) if name is not None))
+    def companions(self, url: str) -> tuple[str, ...]:
+        """Return the data files that the user names: `data_url`, and the file beside the document.
+
+        Parameters
+        ----------
+        url
+            Canonical URL of the document.
+        """
+        return tuple(name for name in (sibling_of(url), self.data_url) if name is not None)
 
 
 class _Parse:

@@ -208,7 +208,8 @@ def _chunked(storage: Storage, files: DataFiles) -> ManifestArray:
     if not math.prod(storage.variable.shape):
         if len(chunks):
             raise storage.variable.corrupt(f"{len(chunks)} chunks of an array of shape {storage.variable.shape}")
-        return _array(storage, storage.encoding(0), ChunkManifest.missing(grid.grid_shape))
+        missing = ChunkManifest.missing(grid.grid_shape)
+        return _array(storage, storage.encoding(0), missing, _optional_fill(storage))
     fill = _required_fill(storage) if len(chunks) < grid.size else _optional_fill(storage)
     if not len(chunks):
         plain = ChunkEncoding.plain(storage.dtype)

@@ -26,11 +26,15 @@ from virtualchunks_parsers.grib.fields import DIMENSIONS, SPLITS, Found
 from virtualchunks_parsers.grib.geography import Geography
 
 STORED = np.dtype("<f8")
-#: Data templates that gribberish decodes: simple, complex with differences, JPEG 2000, PNG and CCSDS packing.
-GRIBBERISH_PACKINGS = frozenset({0, 3, 40, 41, 42})
+#: Data templates that gribberish decodes to the last bit as ecCodes does: simple and CCSDS packing.
+GRIBBERISH_TEMPLATES = frozenset({0, 42})
+#: Decimal scales of which both make the same factor: beyond 5, ecCodes' tenth of a tenth of … is not the power of ten.
+GRIBBERISH_SCALES = range(-22, 6)
 #: A cube may have this many cells for each of its fields, beyond the first :data:`ALWAYS` cells.
 CELLS_PER_FIELD, ALWAYS = 64, 1 << 20
 
+#: How two fields for one cell are not settled.
+RAISE = "raise"
 #: How two fields for one cell are settled; the error is the caller's to raise.
 CHOICES: Mapping[str, Callable[[Sequence[Found]], Found]] = {
     "first": lambda fields: fields[0],
@@ -96,7 +100,7 @@ def parted(fields: Sequence[Found], on_duplicate: str, url: str) -> list[tuple[s
     fields
         Fields of one identity, in the order of the file.
     on_duplicate
-        ``"error"``, ``"first"`` or ``"last"``.
+        ``"raise"``, ``"first"`` or ``"last"``.
     url
         Of the file, for errors.
 
@@ -285,20 +289,28 @@ def gribberish(fields: Sequence[Found]) -> dict[str, Any]:
         If there is one that it does not decode.
     """
     for field in fields:
-        if field.index or field.packing not in GRIBBERISH_PACKINGS:
-            known = ", ".join(map(str, sorted(GRIBBERISH_PACKINGS)))
+        if not _is_exact_in_gribberish(field):
             raise UnsupportedFeatureError(
-                f"gribberish decodes first fields of messages of edition 2 with the data templates {known}, not field "
-                f"{field.index} with the template {field.packing} at offset {field.message.offset}: leave out codec="
+                "gribberish decodes to the last bit only first fields of messages of edition 2, without a bitmap, with "
+                f"data templates 0 and 42 and a decimal scale up to {GRIBBERISH_SCALES[-1]}, not "
+                f"field {field.index} at offset {field.message.offset} with {field.packing}: leave out codec="
             )
     return {"name": "gribberish", "configuration": {"var": fields[0].name}}
 
 
-#: Makes the codec that decodes a cube's messages, by the name that a parser is given.
-CODECS: Mapping[str, Callable[[Sequence[Found]], Mapping[str, Any] | None]] = {
-    NAME: lambda _: None,
-    "gribberish": gribberish,
-}
+def _is_exact_in_gribberish(field: Found) -> bool:
+    packing = field.packing
+    return (
+        field.index == 0
+        and packing is not None
+        and packing.template in GRIBBERISH_TEMPLATES
+        and packing.decimal_scale in GRIBBERISH_SCALES
+        and packing.bitmap is False
+    )
+
+
+#: What makes another codec that decodes a cube's messages, by the name that a parser is given; none for our own.
+CODECS: Mapping[str, Callable[[Sequence[Found]], Mapping[str, Any]] | None] = {NAME: None, "gribberish": gribberish}
 
 
 def _encoding(codec: Mapping[str, Any] | None, index: int, read: str | None = None) -> ChunkEncoding:

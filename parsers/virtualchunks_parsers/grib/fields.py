@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from virtualchunks.codecs.grib_handle import Keys
-from virtualchunks.codecs.grib_sections import Message, fields_of, message_at
+from virtualchunks.codecs.grib_sections import Message, Packing, fields_of, message_at
 from virtualchunks.errors import UnsupportedFeatureError
 
 #: Code table 4.4 in ecCodes' numbering: seconds of a unit of ``stepUnits``; months and longer have no fixed length.
@@ -70,7 +70,7 @@ class Found:
     grid
         Checksum of the definition of its grid.
     packing
-        Data representation template, in edition 2; ``None`` where it is not known.
+        How its values are packed, in edition 2; ``None`` where that is not known.
     """
 
     message: Message
@@ -83,7 +83,7 @@ class Found:
     place: tuple[float | None, ...]
     splits: tuple[Any, ...]
     grid: int
-    packing: int | None
+    packing: Packing | None
 
     @property
     def path(self) -> tuple[str, str]:
@@ -96,7 +96,7 @@ class Found:
 SPLITS = ("data", "period", "bottom", "header")
 
 
-def field_found(headers: bytes, message: Message, index: int, keys: Keys, packing: int | None) -> Found:
+def field_found(headers: bytes, message: Message, index: int, keys: Keys, packing: Packing | None) -> Found:
     """Return what the headers of a field say.
 
     Parameters
@@ -110,7 +110,7 @@ def field_found(headers: bytes, message: Message, index: int, keys: Keys, packin
     keys
         Keys of `headers`.
     packing
-        Data representation template of the field; ``None`` where there is none or it was not looked at.
+        How the values of the field are packed; ``None`` in edition 1, or where that was not looked at.
 
     Raises
     ------

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from virtualchunks.codecs.grib_handle import MOST_VALUES, Keys
 from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
 
-#: Points of a grid up to which ecCodes is asked for all of them while parsing.
+#: Points of a rectangular grid up to which ecCodes is asked for all of them while parsing.
 MOST_POINTS = 1 << 23
+#: Points of another grid up to which it is tried whether ecCodes computes their coordinates: projections take long.
+MOST_TRIED = 1 << 18
 #: Grids whose rows have one latitude and whose columns have one longitude.
 RECTANGULAR = frozenset({"regular_ll", "regular_gg"})
 
@@ -97,8 +99,8 @@ def number_of_values(keys: Keys) -> int:
 
 
 def _is_located(keys: Keys, count: int) -> bool:
-    """Whether ecCodes can compute coordinates, which is tried, except on very large grids."""
-    if count > MOST_POINTS or keys.get("gridType") in UNLOCATED:
+    """Whether ecCodes can compute coordinates, which is tried, except on large grids."""
+    if count > MOST_TRIED or keys.get("gridType") in UNLOCATED:
         return keys.get("gridType") in LOCATED
     latitudes = keys.sequence("latitudes")
     return latitudes is not None and latitudes.shape == (count,)

@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.codecs.grib_handle import Keys, opened, with_keys
-from virtualchunks.codecs.grib_sections import MAGIC, Message, fields_of, header_message, message_at, packing_of
+from virtualchunks.codecs.grib_handle import Keys, opened
+from virtualchunks.codecs.grib_sections import MAGIC, header_message, packing_of
 from virtualchunks.errors import (
     FormatError,
     LimitExceededError,
-    UnsupportedArrayWarning,
+    StaleIndexWarning,
     UnsupportedFeatureError,
     VirtualChunksError,
 )
-from virtualchunks.group import ManifestGroup
-from virtualchunks.reading.reader import ObjectReader
+from virtualchunks.group import ManifestGroup, no_group
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
-from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers import native
+from virtualchunks_parsers.base import FileParser, Omissions
 from virtualchunks_parsers.grib.attributes import group_attributes, variable_attributes
-from virtualchunks_parsers.grib.cubes import CHOICES, CODECS, Cube, cube_of, merged, parted
+from virtualchunks_parsers.grib.cubes import CHOICES, CODECS, RAISE, Cube, cube_of, merged, parted
 from virtualchunks_parsers.grib.fields import Found, field_found, matches
 from virtualchunks_parsers.grib.geography import Geography, geography_of
+from virtualchunks_parsers.grib.indexed import Headers, headers_by_index
 from virtualchunks_parsers.grib.scan import HeaderReader, fields_in
-from virtualchunks_parsers.grib.sidecars import entries_of
+from virtualchunks_parsers.grib.sidecars import Entry, beside, entries_of, found_beside, read_index
 
+#: The ``index`` that is looked for beside the file.
+AUTO = "auto"
 #: Why one message or variable may be left out while the others are read.
 LEFT_OUT = (UnsupportedFeatureError, LimitExceededError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRIBParser:
+class GRIBParser(FileParser):
     """Reads the headers of the messages of a GRIB file, and refers to each message as one chunk.
 
     Every variable becomes a cube over ``number``, ``time``, ``step`` and its level, named as cfgrib names them, in a
@@ -50,7 +52,8 @@ class GRIBParser:
     group
         Path of the group that becomes the root.
     drop_variables
-        Names of variables to leave out.
+        Names of variables to leave out wherever they are, or paths of variables and groups, such as
+        ``"/surface_accum"``.
     strict
         Whether to raise where a message cannot be represented, rather than to leave it out with an
         :class:`~virtualchunks.errors.UnsupportedArrayWarning`.
@@ -58,21 +61,26 @@ class GRIBParser:
         Values of ecCodes keys that a message must have to be read, as in cfgrib: ``{"typeOfLevel": "surface"}``. A
         list states alternatives.
     on_duplicate
-        What to do where two messages with the same headers are for one cell: raise an ``"error"``, or take the
+        What to do where two messages with the same headers are for one cell: ``"raise"`` an error, or take the
         ``"first"`` or the ``"last"``.
     index
-        URL or local path of an index of the file, by which it is read without visiting every message: ``.idx`` of
-        wgrib2 and NOAA, or ``.index`` of ECMWF. All messages are then taken to have the grid of the first one. An index
-        that does not fit the file is an error; lines that are not understood are left out with a warning.
+        An index of the file, by which it is read without visiting every message: URL or local path of an ``.idx`` of
+        wgrib2 and NOAA, or of an ``.index`` of ECMWF; ``"auto"`` for the one beside the file, if there is one; ``None``
+        to read the headers of the file and believe nothing else. See the notes.
     codec
-        Which codec decodes the messages: ``"virtualchunks.grib"``, or ``"gribberish"`` of the library of that name, for
-        the packings that it decodes; variables with others are left out by name. Its last digits may differ.
+        Which codec decodes the messages: ``"virtualchunks.grib"``, or ``"gribberish"`` of the library of that name for
+        the packings that it decodes to the last bit: variables with others are left out by name.
 
     Notes
     -----
     Values are in double precision and in the order of the message, missing ones NaN. Grids whose points do not form
     rows of one latitude have the dimensions ``y`` and ``x``, or ``values``, and latitudes and longitudes that are
     computed from a message when they are read.
+
+    An index says in words what messages are, and nothing of their grid: all are taken to have the grid of the last one.
+    It must end where the file ends, and what it says of the last message must be what that message's headers say; an
+    index that does not fit is an error, or, with ``"auto"``, a warning, and the headers are read. Where a line does not
+    say enough, the headers of its message are read.
 
     Examples
     --------
@@ -89,30 +97,29 @@ class GRIBParser:
         "regular, Gaussian, rotated and projected grids as two dimensions; reduced, HEALPix, unstructured and spectral "
         "fields as one",
         "hypercubes over number, time, step, level, wave direction and frequency, under cfgrib's names",
+        "`.idx` and `.index` files in place of the headers, with `index=`; they are held against the file",
     )
     refuses: ClassVar[tuple[str, ...]] = (
         "two messages with the same headers for one cell, unless on_duplicate chooses",
         "spherical harmonics that are not truncated to a triangle",
         "reference times that no calendar knows",
+        "indexes of another version of the file",
+        "files with damaged headers; damaged values are met by ecCodes when they are read, and can end the process",
     )
 
-    group: str | None = None
-    drop_variables: Iterable[str] | None = ()
-    strict: bool = False
     filter_by_keys: Mapping[str, Any] = field(default_factory=dict)
-    on_duplicate: str = "error"
+    on_duplicate: str = RAISE
     index: str | None = None
     codec: str = "virtualchunks.grib"
 
     def __post_init__(self) -> None:
-        given = self.drop_variables
-        names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-        object.__setattr__(self, "drop_variables", names)
-        if self.on_duplicate not in ("error", *CHOICES):
-            raise ValueError(f"on_duplicate is 'error', 'first' or 'last', not {self.on_duplicate!r}")
-
+        super().__post_init__()
+        if self.on_duplicate not in (RAISE, *CHOICES):
+            raise ValueError(f"on_duplicate is 'raise', 'first' or 'last', not {self.on_duplicate!r}")
         if self.codec not in CODECS:
             raise ValueError(f"codec is one of {', '.join(map(repr, CODECS))}, not {self.codec!r}")
+        if self.index is not None and CODECS[self.codec] is not None:
+            raise ValueError(f"codec={self.codec!r} goes by how messages are packed, which an index does not say")
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:
@@ -120,61 +127,52 @@ class GRIBParser:
         at = head.find(MAGIC, 0, 1024)
         return at >= 0 and len(head) > at + 7 and head[at + 7] in (1, 2)
 
-    def __call__(self, url: str, registry: Any = None) -> ManifestStore:
-        """Parse a file.
-
-        Parameters
-        ----------
-        url
-            URL or local path of the file.
-        registry
-            What may be read, and through which store; ``None`` grants this file alone.
-
-        Returns
-        -------
-        ManifestStore
-            A read-only Zarr store over the file.
-
-        Raises
-        ------
-        FormatError
-            If the file is not GRIB, truncated or corrupt, has two messages for one cell, or no such group.
-        NotGrantedError, ReadError
-            If it cannot be read.
-        UnsupportedFeatureError, LimitExceededError
-            With `strict`, if something cannot be represented.
-        MissingDependencyError
-            If ecCodes is not installed.
-        """
-        granted = self._granted(url, registry)
-        return ManifestStore(self.parse(url, granted), registry=granted)
-
-    def parse(self, url: str, registry: Any = None) -> ManifestGroup:
-        """Parse a file, as calling the parser does, and return the tree itself."""
-        granted = self._granted(url, registry)
-        with HeaderReader(granted, as_url(url)) as reader:
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        where, entries = self._entries(url, registry)
+        start = max((entry.offset for entry in entries), default=0)
+        with HeaderReader(registry, url, start) as reader:
             try:
-                return _Parse(self, reader, granted).tree()
+                return _Parse(self, reader, where, entries).tree()
             except VirtualChunksError as error:
-                if error.url is None:
-                    error.url = reader.url
+                error.url = reader.url if error.url is None else error.url
                 raise
 
     def _granted(self, url: str, registry: Any) -> ObjectStoreRegistry:
-        known = ObjectStoreRegistry.coerce(registry)
-        if registry is not None:
-            return known
-        named = known.grant(url)
-        return named if self.index is None else named.grant(self.index)
+        granted = super()._granted(url, registry)
+        if registry is not None or self.index is None:
+            return granted
+        return granted.grant(*beside(as_url(url))) if self.index == AUTO else granted.grant(self.index)
+
+    def _entries(self, url: str, registry: ObjectStoreRegistry) -> tuple[str, list[Entry]]:
+        """The URL of the index and what it says; nothing where there is none."""
+        if self.index is None:
+            return "", []
+        if self.index != AUTO:
+            where = as_url(self.index)
+            return where, entries_of(read_index(registry, where), where)
+        found = found_beside(registry, url)
+        if found is None:
+            return "", []
+        try:
+            return found[0], entries_of(found[1], found[0])
+        except FormatError as error:
+            _not_used(found[0], url, error)
+            return "", []
+
+
+def _not_used(index: str, url: str, error: FormatError) -> None:
+    message = f"{index} is not used, and the headers of {url} are read: {error.message}"
+    warnings.warn(StaleIndexWarning(message), stacklevel=2)
 
 
 class _Parse:
     """One parse of one file."""
 
-    def __init__(self, parser: GRIBParser, reader: HeaderReader, registry: ObjectStoreRegistry) -> None:
+    def __init__(self, parser: GRIBParser, reader: HeaderReader, index: str, entries: Sequence[Entry]) -> None:
         self._parser = parser
-        self._registry = registry
         self._reader = reader
+        self._index, self._entries = index, entries
+        self._omissions = parser._omissions(reader.url, LEFT_OUT)
         self._source = SourceTable.single(reader.url, reader.stamp)
         self._geographies: dict[tuple[Any, ...], Geography] = {}
 
@@ -182,70 +180,42 @@ class _Parse:
         cubes: list[tuple[Cube, dict[str, Any]]] = []
         for fields, headers in self._identities():
             parts = parted(fields, self._parser.on_duplicate, self._reader.url)
-            try:
+            with self._omissions.attempt(fields[0].name):
                 cubes += self._cubes(parts, headers)
-            except LEFT_OUT as error:
-                self._leave_out(fields[0].name, error)
-        return self._chosen(grouped(cubes))
+        return self._chosen(grouped(_kept(cubes, self._omissions)))
 
     def _identities(self) -> Iterator[tuple[list[Found], bytes]]:
         """The fields of each identity in the order of the file, with a message of the first one's headers."""
-        dropped = frozenset(self._parser.drop_variables or ())
         fields: dict[tuple[Any, ...], list[Found]] = {}
         headers: dict[tuple[Any, ...], bytes] = {}
-        for place, index, message, packing in self._headers():
-            with opened(message) as keys:
+        for one in self._headers():
+            with opened(one.content) as keys, self._omissions.attempt(f"the message at offset {one.message.offset}"):
                 if not matches(keys, self._parser.filter_by_keys):
                     continue
-                try:
-                    found = field_found(message, place, index, keys, packing)
-                except LEFT_OUT as error:
-                    self._leave_out(f"the message at offset {place.offset}", error)
+                found = field_found(one.content, one.message, one.index, keys, one.packing)
+                if self._omissions.drops("/".join((*found.path, found.name))):
                     continue
-            if found.name in dropped:
-                continue
-            fields.setdefault(found.identity, []).append(found)
-            headers.setdefault(found.identity, message)
+                fields.setdefault(found.identity, []).append(found)
+                headers.setdefault(found.identity, one.content)
         for identity, members in fields.items():
             yield members, headers[identity]
 
-    def _headers(self) -> Iterator[tuple[Message, int, bytes, int | None]]:
-        """Message, number, headers and packing of every field."""
-        sidecar = self._parser.index
-        if sidecar is not None:
-            yield from self._indexed(as_url(sidecar))
-            return
+    def _headers(self) -> Iterable[Headers]:
+        """Headers of every field, by the index if there is one that fits."""
+        if not self._entries:
+            return self._scanned()
+        try:
+            return headers_by_index(self._reader, self._entries)
+        except FormatError as error:
+            if self._parser.index != AUTO:
+                raise
+            _not_used(self._index, self._reader.url, error)
+            return self._scanned()
+
+    def _scanned(self) -> Iterator[Headers]:
+        read = self._reader.read
         for index, sections in fields_in(self._reader):
-            headers = header_message(self._reader.read, sections)
-            yield sections.message, index, headers, packing_of(self._reader.read, sections)
-
-    def _indexed(self, sidecar: str) -> Iterator[tuple[Message, int, bytes, int | None]]:
-        """Fields as an index describes them, with the grid of the first message.
-
-        That message and the last one are looked at, so that the index of another version of the file is found out.
-        """
-        reader = self._reader
-        with ObjectReader(self._registry, sidecar) as file:
-            text = file.readall()
-        entries = entries_of(text, reader.size, self._leave_out)
-        if not entries:
-            return
-        first = message_at(reader.read, entries[0].offset, reader.size)
-        template = header_message(reader.read, next(iter(fields_of(reader.read, first))))
-        for entry in (entries[0], max(entries, key=lambda entry: entry.offset)):
-            place = message_at(reader.read, entry.offset, reader.size)
-            if place.length != entry.length:
-                raise FormatError(
-                    f"{sidecar} has a message of {entry.length} bytes at offset {entry.offset}, where one of "
-                    f"{place.length} is: it is the index of another version; parse without it, or make it anew"
-                )
-        for entry in entries:
-            try:
-                headers = with_keys(template, entry.keys)
-            except UnsupportedFeatureError as error:
-                self._leave_out(f"the message at offset {entry.offset}", error)
-                continue
-            yield Message(entry.offset, entry.length or 0, first.edition), entry.index, headers, None
+            yield Headers(sections.message, index, header_message(read, sections), packing_of(read, sections))
 
     def _cubes(self, parts: Sequence[tuple[str, list[Found]]], headers: bytes) -> list[tuple[Cube, dict[str, Any]]]:
         with opened(headers) as keys:
@@ -253,7 +223,8 @@ class _Parse:
             described, shared = variable_attributes(keys), group_attributes(keys)
         codec = CODECS[self._parser.codec]
         return [
-            (cube_of(part, suffix, geography, described, self._source, codec(part)), shared) for suffix, part in parts
+            (cube_of(part, suffix, geography, described, self._source, codec and codec(part)), shared)
+            for suffix, part in parts
         ]
 
     def _geography(self, found: Found, keys: Keys) -> Geography:
@@ -263,24 +234,25 @@ class _Parse:
             self._geographies[known] = geography_of(keys)
         return self._geographies[known]
 
-    def _leave_out(self, name: str, error: VirtualChunksError) -> None:
-        """Say that something is left out, or raise if nothing may be."""
-        if self._parser.strict:
-            error.variable = error.variable or name
-            raise error
-        warnings.warn(
-            UnsupportedArrayWarning(f"{name!r} of {self._reader.url} is left out: {error.message}"), stacklevel=2
-        )
-
     def _chosen(self, tree: ManifestGroup) -> ManifestGroup:
-        path = (self._parser.group or "").strip("/")
-        if not path:
-            return tree
-        found = tree.get(path)
-        if not isinstance(found, ManifestGroup):
-            known = ", ".join(name for name, _ in tree.walk() if name)
-            raise FormatError(f"there is no group {path!r}; there are {known}", url=self._reader.url)
-        return found
+        path = self._parser._path
+        found = tree.get(path) if path else tree
+        if isinstance(found, ManifestGroup):
+            return found
+        known = [name for name, _ in tree.walk() if name]
+        raise no_group(self._parser.group, known, self._reader.url, is_array=found is not None)
+
+
+def _kept(cubes: Sequence[tuple[Cube, dict[str, Any]]], omissions: Omissions) -> list[tuple[Cube, dict[str, Any]]]:
+    """Cubes without what the user dropped by name or path."""
+    kept = []
+    for cube, attributes in cubes:
+        path = "/".join(cube.path)
+        if omissions.drops(cube.path[0], path) or omissions.drops(path, path):
+            continue
+        arrays = {name: array for name, array in cube.arrays.items() if not omissions.drops(f"{path}/{name}")}
+        kept.append((replace(cube, arrays=arrays), attributes))
+    return [(cube, attributes) for cube, attributes in kept if cube.name in cube.arrays]
 
 
 def grouped(cubes: Sequence[tuple[Cube, dict[str, Any]]]) -> ManifestGroup:

@@ -6,12 +6,17 @@ Where messages are small it is cheaper to read on than to ask around them, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from virtualchunks.codecs.grib_sections import END, MAGIC, Field, Message, fields_of, message_at
 from virtualchunks.errors import FormatError, ShortReadError
+from virtualchunks.reading.ranges import REMOTE, plan
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.reading.requests import get
 from virtualchunks.registry import ObjectStoreRegistry
@@ -37,6 +42,8 @@ class HeaderReader:
         Which must grant the URL.
     url
         The object.
+    start
+        Where the first request asks for bytes.
 
     Attributes
     ----------
@@ -46,27 +53,31 @@ class HeaderReader:
         What was asked of the store so far, and how many bytes it gave.
     """
 
-    def __init__(self, registry: ObjectStoreRegistry, url: str) -> None:
+    def __init__(self, registry: ObjectStoreRegistry, url: str, start: int = 0) -> None:
         self._location = registry.locate(url)
         self.url = self._location.url
         self.requests = self.bytes_read = 0
         self._start, self._window = 0, b""
+        self._parts: list[tuple[int, bytes]] = []
         self._ahead = FIRST
         self._local = ObjectReader(registry, url) if self._location.path is not None else None
         self.small = SMALL_REMOTE if self._local is None else SMALL_LOCAL
         if self._local is not None:
             self.stamp = self._local.stamp
         else:
-            self._first()
+            self._first(start)
         self.size = self.stamp.size or 0
 
-    def _first(self) -> None:
+    def _first(self, start: int) -> None:
         try:
-            answer = get(self._location, 0, FIRST, upto=True)
+            answer = get(self._location, start, start + FIRST, upto=True)
         except ShortReadError as error:
+            if start:  # the object ends before: its size is to be known nonetheless
+                return self._first(0)
             raise FormatError(f"no GRIB file: {self.url} is empty", url=self.url) from error
         self.stamp = answer.stamp
-        self._keep(0, bytes(answer.data))
+        self._keep(start, bytes(answer.data))
+        return None
 
     def __enter__(self) -> Self:
         return self
@@ -100,12 +111,34 @@ class HeaderReader:
             raise FormatError(
                 f"asked for bytes {offset} to {offset + length} of a file of {self.size}: it is truncated", url=self.url
             )
+        kept = self._kept(offset, length)
+        if kept is not None:
+            return kept
         within = offset - self._start
         if within < 0 or within + length > len(self._window):
             stop = min(self.size, offset + max(length, self._ahead if ahead is None else ahead))
             self._keep(offset, self._fetch(offset, stop))
             within = 0
         return self._window[within : within + length]
+
+    def prefetch(self, offsets: Sequence[int]) -> None:
+        """Fetch what stands at several offsets, several requests at once and neighbours in one."""
+        starts = np.array(sorted(set(offsets)), dtype=np.int64)
+        if self._local is not None or not starts.size:
+            return
+        wanted = plan(starts, np.minimum(PEEK, self.size - starts), REMOTE)
+        ranges = (wanted.starts.tolist(), wanted.stops.tolist())
+        with ThreadPoolExecutor(min(len(wanted), REMOTE.concurrency), "virtualchunks-grib") as pool:
+            self._parts = list(zip(ranges[0], pool.map(self._fetch, *ranges), strict=True))
+        self.requests += len(self._parts)
+        self.bytes_read += sum(len(data) for _, data in self._parts)
+
+    def _kept(self, offset: int, length: int) -> bytes | None:
+        place = bisect_right(self._parts, offset, key=lambda part: part[0]) - 1
+        if place < 0:
+            return None
+        start, data = self._parts[place]
+        return data[offset - start : offset - start + length] if offset + length <= start + len(data) else None
 
     def _fetch(self, start: int, stop: int) -> bytes:
         if self._local is not None:

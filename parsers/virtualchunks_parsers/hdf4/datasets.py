@@ -11,7 +11,7 @@ HDF Specification and Developer's Guide 4.2, chapters 3 and 9.3.7.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from virtualchunks_parsers.hdf4.vdata import (
     VGROUP,
     Vdata,
     Vgroup,
+    read_header,
     read_records,
     read_vdata,
     read_vgroup,
@@ -38,6 +39,9 @@ NUMERIC_GROUPS = (720, 700)
 
 FILE, VARIABLE, ATTRIBUTE = "CDF0.0", "Var0.0", "Attr0.0"
 FIXED, UNLIMITED = "Dim0.0", "UDim0.0"
+
+#: What is called for an attribute that is left out: its owner, its name, and why.
+Report = Callable[[str, str, UnsupportedFeatureError], None]
 
 BIG, LITTLE = 1, 4
 MOST_AXES = 32
@@ -62,6 +66,8 @@ class DataSet:
         The descriptor of its data; ``None`` where nothing was written.
     window
         Which bytes of the data are its own, where it shares them: offset and length.
+    ref
+        Reference number of its numeric data group, by which groups name it; 0 where it has none of its own.
     """
 
     name: str
@@ -71,6 +77,7 @@ class DataSet:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     data: Descriptor | None = None
     window: tuple[int, int] | None = None
+    ref: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,17 +97,20 @@ class DataSets:
     ----------
     directory
         The file.
+    report
+        Called for an attribute that is left out: with the name of what has it, empty for the file, its own name, and
+        the reason.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, report: Report) -> None:
         self._directory = directory
-        self._groups = [read_vgroup(directory, entry) for entry in directory.of_tag(VGROUP) if entry.length]
-        self._by_ref = {group.ref: group for group in self._groups}
-        self._file = next((group for group in self._groups if group.kind == FILE), None)
+        self._report = report
+        self.groups = {entry.ref: read_vgroup(directory, entry) for entry in directory.of_tag(VGROUP) if entry.length}
+        self._file = next((group for group in self.groups.values() if group.kind == FILE), None)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the file."""
-        return {} if self._file is None else self._attributes(self._file)
+        return {} if self._file is None else self.read_attributes("", self._file.members)
 
     def __iter__(self) -> Iterator[DataSet | tuple[str, UnsupportedFeatureError]]:
         """Iterate over the data sets; one that is not understood comes as its name and the reason."""
@@ -108,7 +118,7 @@ class DataSets:
             yield from self._of_numeric_groups()
             return
         for tag, ref in self._file.members:
-            group = self._by_ref.get(ref) if tag == VGROUP else None
+            group = self.groups.get(ref) if tag == VGROUP else None
             if group is not None and group.kind == VARIABLE:
                 try:
                     yield self._variable(group)
@@ -121,7 +131,7 @@ class DataSets:
             if tag in NUMERIC_GROUPS:
                 members += self._pairs(tag, ref)
         numeric = self._numeric(members, group.name)
-        inner = (self._by_ref.get(ref) for tag, ref in group.members if tag == VGROUP)
+        inner = (self.groups.get(ref) for tag, ref in group.members if tag == VGROUP)
         dimensions = [member for member in inner if member is not None and member.kind in (FIXED, UNLIMITED)]
         shape = numeric.shape
         if dimensions and dimensions[0].kind == UNLIMITED and numeric.data is not None:
@@ -129,7 +139,9 @@ class DataSets:
         names = [member.name for member in dimensions]
         if len(names) != len(shape):
             names = [f"{group.name}_dim{place}" for place in range(len(shape))]
-        return DataSet(group.name, shape, numeric.dtype, tuple(names), self._attributes(group), numeric.data)
+        attributes = self.read_attributes(group.name, group.members)
+        ref = next((ref for tag, ref in group.members if tag in NUMERIC_GROUPS), 0)
+        return DataSet(group.name, shape, numeric.dtype, tuple(names), attributes, numeric.data, ref=ref)
 
     def _written(self, numeric: Numeric, data: Descriptor) -> int:
         """Return the length of an unlimited dimension: the records that the data hold, whatever the dimensions say."""
@@ -156,7 +168,7 @@ class DataSets:
                 texts = self._texts(numeric)
                 if texts or numeric.others.get(SCALES) is not None:
                     yield from self._scales(numeric, dimensions)
-                yield DataSet(name, numeric.shape, numeric.dtype, dimensions, texts, numeric.data)
+                yield DataSet(name, numeric.shape, numeric.dtype, dimensions, texts, numeric.data, ref=entry.ref)
 
     def _texts(self, numeric: Numeric) -> dict[str, str]:
         """Return the label, units and format of the data."""
@@ -220,19 +232,26 @@ class DataSets:
             raise UnsupportedFeatureError(f"numbers in the form {order} of another machine")
         return dtype.newbyteorder("<" if order == LITTLE else ">")
 
-    def _attributes(self, group: Vgroup) -> dict[str, Any]:
-        """Return the attributes that a group holds; one that is not understood is left out."""
+    def read_attributes(self, owner: str, members: Iterable[Key]) -> dict[str, Any]:
+        """Return the attributes among some members; one that is not understood is reported.
+
+        Parameters
+        ----------
+        owner
+            Name of what has them.
+        members
+            Tags and reference numbers.
+        """
         found: dict[str, Any] = {}
-        for tag, ref in group.members:
+        for tag, ref in members:
             entry = self._directory.find(VDATA_HEADER, ref) if tag == VDATA_HEADER else None
-            if entry is None:
+            header = None if entry is None else read_header(self._directory, entry)
+            if entry is None or header is None or header.kind != ATTRIBUTE:
                 continue
             try:
-                table = read_vdata(self._directory, entry)
-                if table.kind == ATTRIBUTE:
-                    found[table.name] = self._value(table)
-            except UnsupportedFeatureError:
-                continue
+                found[header.name] = self._value(read_vdata(self._directory, entry))
+            except UnsupportedFeatureError as error:
+                self._report(owner, header.name, error)
         return found
 
     def _value(self, table: Vdata) -> Any:

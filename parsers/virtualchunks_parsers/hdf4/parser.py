@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import VirtualChunksError
-from virtualchunks.group import ManifestGroup, no_group
+from virtualchunks.errors import UnsupportedFeatureError, VirtualChunksError
+from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
@@ -16,6 +16,7 @@ from virtualchunks_parsers.hdf4.arrays import Arrays
 from virtualchunks_parsers.hdf4.datasets import DataSet, DataSets, with_distinct_sizes
 from virtualchunks_parsers.hdf4.descriptors import MAGIC, Directory
 from virtualchunks_parsers.hdf4.eos import coordinate_arrays
+from virtualchunks_parsers.hdf4.groups import Groups, Member, node_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +26,19 @@ class HDF4Parser(FileParser):
     Parameters
     ----------
     group
-        Must be empty: the arrays of a file form one group.
+        Path of the group that becomes the root; by default the root, in which all data sets are.
     drop_variables
-        Names of arrays to leave out.
+        Names of arrays to leave out wherever they are, or paths of arrays and groups, such as ``"/Swath/scanTime"``.
     strict
         Whether to raise where an array cannot be represented, rather than to leave it out with an
         :class:`~virtualchunks.errors.UnsupportedArrayWarning`.
 
     Notes
     -----
+    The root has all data sets, as the SD interface has them. Vgroups in which some of them are become groups, with the
+    same arrays again: those that the user of a library made, and the grids, swaths and fields of HDF-EOS2. Raster
+    images and tables (Vdatas) are no data sets, and are not looked at.
+
     Data in linked blocks that do not hold whole rows, and compressed data in several blocks, are read while the file is
     parsed and kept in memory.
 
@@ -48,14 +53,15 @@ class HDF4Parser(FileParser):
     reads: ClassVar[tuple[str, ...]] = (
         "scientific data sets of the SD and DFSD interfaces, contiguous, in linked blocks, or in chunks",
         "deflate and run-length encoding",
-        "dimension names, dimension scales, attributes of data sets and of the file",
+        "dimension names, dimension scales, attributes of data sets, of groups and of the file",
+        "Vgroups of data sets as groups, HDF-EOS2's grids and swaths among them; the root has all data sets, too",
         "data never written, as fill values",
         "coordinates of HDF-EOS2 grids, from the corners of the grid",
     )
     refuses: ClassVar[tuple[str, ...]] = (
         "skipping Huffman, n-bit, szip and JPEG compression",
         "data in other files",
-        "numbers in the form of other machines (VAX, Cray)",
+        "numbers in the form of other machines (VAX, Cray); attributes of such or unknown types",
     )
 
     @classmethod
@@ -65,15 +71,16 @@ class HDF4Parser(FileParser):
 
     def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         with ObjectReader(registry, url) as reader:
-            if self._path:
-                raise no_group(self.group, (), reader.url)
-            return _tree(reader, self._omissions(reader.url))
+            return subgroup(_tree(reader, self._omissions(reader.url)), self.group, reader.url)
 
 
 def _tree(reader: ObjectReader, omissions: Omissions) -> ManifestGroup:
+    def left_out(owner: str, name: str, error: UnsupportedFeatureError) -> None:
+        omissions.leave_out(owner or "/", error, f"the attribute {name!r} of {owner or '/'!r}")
+
     try:
         directory = Directory(reader)
-        found = DataSets(directory)
+        found = DataSets(directory, left_out)
         attributes = found.attributes()
         datasets = _listed(found, omissions)
     except VirtualChunksError as error:
@@ -81,14 +88,18 @@ def _tree(reader: ObjectReader, omissions: Omissions) -> ManifestGroup:
         raise
     arrays = Arrays(directory, SourceTable.single(reader.url, reader.stamp))
     made: dict[str, ManifestArray] = {}
+    members: dict[int, Member] = {}
     for name, dataset in _named(with_distinct_sizes(datasets)):
         if omissions.drops(name):
             continue
         with omissions.attempt(name):
             made[name] = arrays.array(dataset)
+            if dataset.ref:
+                members[dataset.ref] = Member(dataset.name, made[name])
     coordinates = coordinate_arrays(attributes, datasets)
     made.update({name: array for name, array in coordinates.items() if not omissions.drops(name)})
-    return ManifestGroup(made, attributes=attributes)
+    groups = Groups(found, members, omissions).roots(set(made))
+    return ManifestGroup(made, groups, attributes)
 
 
 def _listed(found: DataSets, omissions: Omissions) -> list[DataSet]:
@@ -107,9 +118,7 @@ def _named(datasets: list[DataSet]) -> list[tuple[str, DataSet]]:
     taken: set[str] = set()
     named = []
     for number, dataset in enumerate(datasets):
-        name = dataset.name.strip().replace("/", "_") or f"Data-Set-{number}"
-        while name in taken or name in (".", "..") or name.startswith("__"):
-            name = f"{name}_{number}" if name in taken else f"HDF4{name}"
+        name = node_name(dataset.name, f"Data-Set-{number}", number, taken)
         taken.add(name)
         named.append((name, dataset))
     return named

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from virtualchunks.errors import FormatError, LimitExceededError, UnsupportedFeatureError
-from virtualchunks_parsers.hdf4.descriptors import Descriptor, Directory, Key
+from virtualchunks_parsers.hdf4.descriptors import Descriptor, Directory, Key, Unpacker
 from virtualchunks_parsers.hdf4.elements import Pieces, plain
 
 VDATA_HEADER, VDATA, VGROUP = 1962, 1963, 1965
@@ -33,6 +33,8 @@ TYPES: dict[int, np.dtype[Any]] = {
     26: np.dtype("i8"),
     27: np.dtype("u8"),
 }
+#: Versions of Vgroups that may have attributes, the flag of those that have, and the bytes from the version on.
+WITH_ATTRIBUTES, HAS_ATTRIBUTES, TRAILER = 4, 1, 5
 #: Flags of number types.
 NATIVE, LITTLE_ENDIAN = 0x1000, 0x4000
 #: The largest table that is read whole.
@@ -41,12 +43,13 @@ LARGEST = 64 << 20
 
 @dataclass(frozen=True)
 class Vgroup:
-    """A group: its name and class, and the tags and reference numbers of its members."""
+    """A group: its name and class, and the tags and reference numbers of its members and of its attributes."""
 
     ref: int
     name: str
     kind: str
     members: list[Key]
+    attributes: list[Key]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,60 @@ def read_vgroup(directory: Directory, entry: Descriptor) -> Vgroup:
     unpack = directory.unpack(entry)
     count = unpack.one("H")
     tags, refs = unpack.take(f"{count}H"), unpack.take(f"{count}H")
-    return Vgroup(entry.ref, unpack.text(), unpack.text(), list(zip(tags, refs, strict=True)))
+    name, kind = unpack.text(), unpack.text()
+    members = list(zip(tags, refs, strict=True))
+    return Vgroup(entry.ref, name, kind, members, _attributes(unpack, directory.raw(entry)))
+
+
+def _attributes(unpack: Unpacker, data: bytes) -> list[Key]:
+    """Read what stands behind the class: an extension, and since version 4 flags and attributes."""
+    if len(data) < TRAILER or int.from_bytes(data[-TRAILER:-3]) < WITH_ATTRIBUTES:
+        return []
+    unpack.take("HH")
+    if not unpack.one("I") & HAS_ATTRIBUTES:
+        return []
+    return [unpack.take("HH") for _ in range(unpack.one("I"))]
+
+
+@dataclass(frozen=True)
+class VdataHeader:
+    """What a table says of itself: its name and class, its records, and its fields.
+
+    Attributes
+    ----------
+    ref, name, kind
+        Its reference number, name and class.
+    records, size
+        How many records it has, and the bytes of one.
+    fields
+        For each field: name, number type, and how many values it has.
+    interlaced
+        Whether records follow each other, and not fields.
+    """
+
+    ref: int
+    name: str
+    kind: str
+    records: int
+    size: int
+    fields: tuple[tuple[str, int, int], ...]
+    interlaced: bool
+
+
+def read_header(directory: Directory, entry: Descriptor) -> VdataHeader:
+    """Read what a table says of itself.
+
+    Raises
+    ------
+    FormatError
+        If it is no table.
+    """
+    unpack = directory.unpack(entry)
+    interlace, records, size, count = unpack.take("HIHH")
+    types, _sizes, _offsets, orders = (unpack.take(f"{count}H") for _ in range(4))
+    names = [unpack.text() for _ in range(count)]
+    fields = tuple(zip(names, types, orders, strict=True))
+    return VdataHeader(entry.ref, unpack.text(), unpack.text(), records, size, fields, interlace == 0)
 
 
 def read_vdata(directory: Directory, entry: Descriptor) -> Vdata:
@@ -85,22 +141,20 @@ def read_vdata(directory: Directory, entry: Descriptor) -> Vdata:
     UnsupportedFeatureError
         If its fields are of an unknown type.
     """
-    unpack = directory.unpack(entry)
-    interlace, records, size, count = unpack.take("HIHH")
-    types, sizes, offsets, orders = (unpack.take(f"{count}H") for _ in range(4))
-    names = [unpack.text() for _ in range(count)]
-    fields = [(name, *_field(kind, order)) for name, kind, order in zip(names, types, orders, strict=True)]
+    header = read_header(directory, entry)
+    names = [name for name, *_ in header.fields]
     labels = [f"{number}_{name}" if names.index(name) != number else name for number, name in enumerate(names)]
+    parts = [_field(kind, order) for _, kind, order in header.fields]
     try:
-        dtype = np.dtype([(label, *field[1:]) for label, field in zip(labels, fields, strict=True)])
+        dtype = np.dtype([(label, *part) for label, part in zip(labels, parts, strict=True)])
     except ValueError as error:
         raise FormatError(f"the Vdata {entry.ref} has fields {names}: {error}", url=directory.reader.url) from error
-    if dtype.itemsize != size:
+    if dtype.itemsize != header.size:
         raise FormatError(
-            f"the Vdata {entry.ref} has records of {size} bytes, but fields of {dtype.itemsize} ({sizes}, {offsets})",
+            f"the Vdata {entry.ref} has records of {header.size} bytes, but fields of {dtype.itemsize}",
             url=directory.reader.url,
         )
-    return Vdata(entry.ref, unpack.text(), unpack.text(), records, dtype, interlace == 0)
+    return Vdata(entry.ref, header.name, header.kind, header.records, dtype, header.interlaced)
 
 
 def _field(kind: int, order: int) -> tuple[Any, ...]:

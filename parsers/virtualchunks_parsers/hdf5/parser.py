@@ -156,7 +156,9 @@ class _Parse:
         for (dataset, array), labels in zip(arrays, dimensions, strict=True):
             metadata = array.metadata.replace(dimension_names=labels, attributes=dataset.attributes)
             named[variable_name(dataset.name)] = ManifestArray(metadata, array.manifest)
-        return ManifestGroup(named, groups, node.attributes)
+        labelled = zip(arrays, dimensions, strict=True)
+        unlimited = {labels[axis] for (dataset, _), labels in labelled for axis in dataset.unlimited_axes()}
+        return ManifestGroup(named, groups, node.attributes, unlimited)
 
     def _array(self, file: HDF5File, id: h5d.DatasetID, path: str, depth: int = 0) -> ManifestArray:
         """Return the array of a dataset, without names and attributes."""

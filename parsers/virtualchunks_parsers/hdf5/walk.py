@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from h5py import h5, h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5r, h5t
+from h5py import h5, h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5r, h5s, h5t
 
 from virtualchunks.errors import (
     FormatError,
@@ -77,6 +77,12 @@ class DatasetNode:
     is_hidden: bool = False
     dimension_id: int | None = None
     dimension_ids: tuple[int, ...] = ()
+
+    def unlimited_axes(self) -> list[int]:
+        """Return the axes that may grow without bounds."""
+        with hdf5_errors(self.file.url, self.path):
+            longest = self.id.get_space().get_simple_extent_dims(True)
+        return [axis for axis, size in enumerate(longest) if size == h5s.UNLIMITED]
 
 
 @dataclass(eq=False)

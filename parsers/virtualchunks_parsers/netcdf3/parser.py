@@ -100,7 +100,8 @@ class NetCDF3Parser(FileParser):
             _check_inside(layout, reader)
             with omissions.attempt(name):
                 arrays.update(ManifestGroup({name: _array(layout, source)}).arrays)  # a group checks names
-        return ManifestGroup(arrays, attributes=header.attributes)
+        unlimited = {dimension.name for dimension in header.dimensions if dimension.length == 0}
+        return ManifestGroup(arrays, attributes=header.attributes, unlimited_dims=unlimited)
 
 
 def _check_inside(layout: Layout, reader: ObjectReader) -> None:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measure import HEADER, Row, save
 
-PARTS = ("core", "parsing", "reading", "tables")
+PARTS = ("core", "parsing", "reading", "tables", "verbs")
 
 
 def main(parts: list[str]) -> None:

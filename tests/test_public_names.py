@@ -21,10 +21,12 @@ NAMES = [
     "Stamp",
     "__version__",
     "diagnose",
+    "diff",
     "open_store",
     "open_virtual_dataset",
     "open_virtual_datatree",
     "open_virtual_mfdataset",
+    "template",
     "verify",
 ]
 

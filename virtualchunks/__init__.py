@@ -26,7 +26,9 @@ from virtualchunks.xarray import (
 if TYPE_CHECKING:
     from virtualchunks.diagnosis import diagnose
     from virtualchunks.store import ManifestStore
+    from virtualchunks.verbs import diff
     from virtualchunks.verification import verify
+    from virtualchunks.xarray.templates import template
 
 __all__ = [
     "ArrayMetadata",
@@ -42,10 +44,12 @@ __all__ = [
     "Stamp",
     "__version__",
     "diagnose",
+    "diff",
     "open_store",
     "open_virtual_dataset",
     "open_virtual_datatree",
     "open_virtual_mfdataset",
+    "template",
     "verify",
 ]
 
@@ -53,6 +57,8 @@ __all__ = [
 _WHEN_USED = {
     "ManifestStore": "virtualchunks.store",
     "diagnose": "virtualchunks.diagnosis",
+    "diff": "virtualchunks.verbs",
+    "template": "virtualchunks.xarray.templates",
     "verify": "virtualchunks.verification",
 }
 

@@ -247,9 +247,9 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise np.exceptions.AxisError(axis, self.ndim)
         return axis % self.ndim
 
-    def rename_paths(self, new: str | Callable[[str], str]) -> ManifestArray:
+    def rename_paths(self, new: str | Callable[[str], str], *, keep_stamps: bool = False) -> ManifestArray:
         """Return the array with the URLs of its objects changed; see :meth:`ChunkManifest.rename_paths`."""
-        return ManifestArray._of((self._metadata, self.manifest.rename_paths(new)))
+        return ManifestArray._of((self._metadata, self.manifest.rename_paths(new, keep_stamps=keep_stamps)))
 
     def to_virtual_variable(self) -> xarray.Variable:
         """Return the array as an xarray Variable, with its dimension names and attributes."""

@@ -217,3 +217,22 @@ _JSON_FORMS: tuple[tuple[Any, Callable[[str, Any, bool], Any]], ...] = (
     (Mapping, _mapping_form),
     (type(None), lambda name, value, strict: None),
 )
+
+
+def with_bounds_units(attributes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Give the bounds of time coordinates the units of the coordinate, which CF lets a file leave out.
+
+    Bounds counted from another epoch are other values. With the units on them, that is seen when they are combined.
+
+    Parameters
+    ----------
+    attributes
+        The attributes of the arrays of a group, by name; they are changed.
+    """
+    for own in attributes.values():
+        units, bounds = own.get("units"), own.get("bounds")
+        if isinstance(units, str) and "since" in units and isinstance(bounds, str) and bounds in attributes:
+            attributes[bounds].setdefault("units", units)
+            if "calendar" in own:
+                attributes[bounds].setdefault("calendar", own["calendar"])
+    return attributes

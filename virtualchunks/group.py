@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from virtualchunks.errors import FormatError, ManifestError
 
 if TYPE_CHECKING:
     import xarray
+
+    from virtualchunks.verbs.group import GroupVerbs
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,27 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
         for path, group in self.walk():
             for name, array in group.arrays.items():
                 yield (f"{path}/{name}" if path else name), array
+
+    def map_arrays(self, change: Callable[[str, ManifestArray], ManifestArray], path: str = "") -> ManifestGroup:
+        """Return the tree with each array replaced by ``change(path, array)``.
+
+        Parameters
+        ----------
+        change
+            What to do to an array, given its path.
+        path
+            Path of this group, which the paths of the arrays begin with.
+        """
+        start = f"{path}/" if path else ""
+        arrays = {name: change(start + name, array) for name, array in self.arrays.items()}
+        groups = {name: group.map_arrays(change, start + name) for name, group in self.groups.items()}
+        return ManifestGroup(arrays, groups, self.attributes)
+
+    @property
+    def virtual(self) -> GroupVerbs:
+        """What can be asked of the references and done to them; the same as ``Dataset.virtual`` offers."""
+        made: GroupVerbs = importlib.import_module("virtualchunks.verbs.group").GroupVerbs(self)
+        return made
 
     @property
     def nbytes_virtual(self) -> int:

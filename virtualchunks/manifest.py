@@ -31,6 +31,7 @@ from virtualchunks.records import (
     parse_chunk_key,
     spanned_shape,
 )
+from virtualchunks.roots import reference_url
 from virtualchunks.sources import SourceTable
 from virtualchunks.urls import as_url, canonical_urls
 
@@ -362,13 +363,15 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
             start += length
         return ChunkManifest._trusted(records, sources)
 
-    def rename_paths(self, new: str | Callable[[str], str]) -> ChunkManifest:
+    def rename_paths(self, new: str | Callable[[str], str], *, keep_stamps: bool = False) -> ChunkManifest:
         """Return the manifest with the URLs of its objects changed, once per object and not per chunk.
 
         Parameters
         ----------
         new
             The URL for all chunks, or a function from the old URL to the new.
+        keep_stamps
+            As for :meth:`SourceTable.rename`.
 
         Raises
         ------
@@ -377,7 +380,8 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         """
         change: Callable[[str], str] = new if callable(new) else lambda _: new
         compact = self.compact() if len(self._sources) > self._records.size else self
-        return ChunkManifest._trusted(compact._records, compact._sources.rename(lambda url: as_url(change(url))))
+        renamed = compact._sources.rename(lambda url: reference_url(change(url)), keep_stamps=keep_stamps)
+        return ChunkManifest._trusted(compact._records, renamed)
 
     def elementwise_eq(self, other: ChunkManifest) -> npt.NDArray[np.bool_]:
         """Return for each chunk whether both manifests point at the same bytes, decoded alike."""

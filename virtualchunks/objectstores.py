@@ -125,29 +125,6 @@ def root_of(store: object) -> str:
     return split(canonical_url(url)).key.strip("/") if isinstance(url, str) else ""
 
 
-def stores_of(registry: object) -> dict[str, Any] | None:
-    """The stores of obspec-utils' registry, by prefix; None where it is some other kind of registry.
-
-    Parameters
-    ----------
-    registry
-        Any registry.
-    """
-    tree = getattr(registry, "map", None)
-    if not isinstance(tree, dict) or not all(isinstance(key, tuple) and len(key) == 2 for key in tree):
-        return None
-    stores: dict[str, Any] = {}
-    pending = [(f"{scheme}://{netloc}", entry) for (scheme, netloc), entry in tree.items()]
-    while pending:
-        prefix, entry = pending.pop()
-        if not hasattr(entry, "children") or not hasattr(entry, "store"):
-            return None
-        if entry.store is not None:
-            stores[prefix] = entry.store
-        pending += [(f"{prefix}/{segment}", child) for segment, child in entry.children.items()]
-    return stores
-
-
 def _kind(url: str) -> type:
     return _KINDS[split(url).scheme]
 

@@ -24,24 +24,16 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from virtualchunks.containers import IcechunkAccess, no_prefixes
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
-from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind, stores_of
+from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, split, stores_of, within_reach
+from virtualchunks.objectstores import is_kind
+from virtualchunks.roots import Places, places_of, root_of_url, spelled_out
 from virtualchunks.urls import as_url, redact
 from virtualchunks.urls import canonical_url as _canonical_url
 from virtualchunks.urls import local_path as _local_path
-from virtualchunks.urls import split as _split
 
 #: The rules for URLs, remembered: every chunk that is read asks for them, and thousands of chunks have one URL.
 canonical_url = lru_cache(maxsize=4096)(_canonical_url)
 local_path = lru_cache(maxsize=4096)(_local_path)
-split = lru_cache(maxsize=4096)(_split)
-
-
-@runtime_checkable
-class ReadableStore(Protocol):
-    """What a store must offer to be registered: obstore's ``get``."""
-
-    def get(self, path: str, *, options: Any = None) -> Any:
-        """Get one object, or a range of it."""
 
 
 @runtime_checkable
@@ -74,59 +66,6 @@ class Location:
     path: str | None = None
 
 
-class _Mount:
-    """A prefix (ending in ``/``), or one granted object, and the store that serves it, built when first needed."""
-
-    def __init__(self, url: str, source: ReadableStore | Mapping[str, Any] | None, *, real: str | None = None) -> None:
-        self.url = url
-        self.source = source
-        self.real = real
-        self._built: tuple[ReadableStore, str] | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def kind(self) -> str:
-        return store_kind(self.url, self.source)
-
-    @property
-    def is_local(self) -> bool:
-        return is_kind("LocalStore", self.url, self.source)
-
-    @property
-    def in_memory(self) -> bool:
-        return is_kind("MemoryStore", self.url, self.source)
-
-    def open(self) -> tuple[ReadableStore, str]:
-        """The store, and the key within scheme and authority that the store itself begins at."""
-        with self._lock:
-            if self._built is None:
-                given = self.source
-                folder = self.url[: self.url.rindex("/") + 1]
-                store = build_store(folder, given) if given is None or isinstance(given, Mapping) else given
-                self._built = store, root_of(store)
-            return self._built
-
-    def key(self, url: str) -> str:
-        """The key of a URL within the store."""
-        root, key = self.open()[1], split(url).key
-        if not root:
-            return key
-        if not (key + "/").startswith(root + "/"):
-            raise NotGrantedError(
-                f"{redact(url)} lies outside the store registered for {self.url}, which begins at {root!r}: "
-                "register it under the prefix that it begins at, or a store that begins at the bucket or host itself",
-                url=redact(url),
-            )
-        return key[len(root) + 1 :]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Mount):
-            return NotImplemented
-        return (self.url, self.real) == (other.url, other.real) and bool(self.source == other.source)
-
-    __hash__ = None  # type: ignore[assignment]  # stores are not hashable
-
-
 class ObjectStoreRegistry(IcechunkAccess):
     """Which prefixes of URLs may be read, and through which store.
 
@@ -137,6 +76,8 @@ class ObjectStoreRegistry(IcechunkAccess):
         store; a dict of options from which one is built when it is first needed (``region``, ``skip_signature``,
         ``endpoint``, ``client_options``, ``credential_provider`` …); ``None`` or ``{}`` for an anonymous store of the
         prefix's kind. The longest prefix by path segments wins.
+    roots
+        Where named roots are; see :meth:`bind`.
 
     Notes
     -----
@@ -159,13 +100,20 @@ class ObjectStoreRegistry(IcechunkAccess):
     False
     """
 
-    def __init__(self, stores: Mapping[str, ReadableStore | Mapping[str, Any] | None] | None = None) -> None:
+    def __init__(
+        self,
+        stores: Mapping[str, ReadableStore | Mapping[str, Any] | None] | None = None,
+        *,
+        roots: Mapping[str, Places] | None = None,
+    ) -> None:
         self._lock = threading.RLock()
-        self._mounts: dict[str, _Mount] = {}
-        self._objects: dict[str, _Mount] = {}
+        self._roots: dict[str, tuple[str, ...]] = {}
+        self._mounts: dict[str, Mount] = {}
+        self._objects: dict[str, Mount] = {}
         self._foreign: Resolver | None = None
         for prefix, store in ({} if stores is None else stores).items():
             self.register(prefix, store)
+        self._bind({} if roots is None else roots)
 
     @classmethod
     def coerce(cls, registry: object) -> ObjectStoreRegistry:
@@ -225,7 +173,7 @@ class ObjectStoreRegistry(IcechunkAccess):
                 f"for {url} expected an obstore store, a dict of options or None, not {type(store).__name__}"
             )
         with self._lock:
-            self._mounts[url] = _Mount(url, dict(store) if isinstance(store, Mapping) else store)
+            self._mounts[url] = Mount(url, dict(store) if isinstance(store, Mapping) else store)
 
     def grant(self, *urls: str | os.PathLike[str]) -> ObjectStoreRegistry:
         """A registry that grants also the objects that a user names, each exactly and nothing beside it.
@@ -257,8 +205,77 @@ class ObjectStoreRegistry(IcechunkAccess):
             if split(url).scheme in ("az", "memory"):
                 raise NotGrantedError(self._refusal(url), url=redact(url))
             real = os.path.realpath(local_path(url)) if url.startswith("file:") else None
-            granted._objects[url] = _Mount(url, None, real=real)
+            granted._objects[url] = Mount(url, None, real=real)
         return granted
+
+    def bind(self, roots: Mapping[str, Places]) -> ObjectStoreRegistry:
+        """A registry that knows where named roots are: ``{archive}/a.nc`` is read from the places of ``archive``.
+
+        Naming a place grants what lies beneath it, through the store that is registered for it or, if there is none,
+        an anonymous one. Of several places, mirrors of one another, the first that answers is read.
+
+        Parameters
+        ----------
+        roots
+            For each name a folder, as a URL or a local path, or several in the order in which they are tried.
+
+        Returns
+        -------
+        ObjectStoreRegistry
+            A new registry.
+
+        Raises
+        ------
+        NotGrantedError
+            If a place needs a store that is not registered.
+        URLError
+            If a name or a place is none.
+
+        Examples
+        --------
+        >>> registry = ObjectStoreRegistry().bind({"archive": ["/mnt/archive", "https://data.example/archive"]})
+        >>> registry.roots["archive"]
+        ('file:///mnt/archive/', 'https://data.example/archive/')
+        """
+        (bound := self.__copy__())._bind(roots)
+        return bound
+
+    def _bind(self, roots: Mapping[str, Places]) -> None:
+        for name, places in places_of(roots).items():
+            for place in places:
+                if self._find(place) is None and self._foreign is None:
+                    if split(place).scheme in ("az", "memory"):
+                        raise NotGrantedError(self._refusal(place), url=redact(place))
+                    self.register(place)
+            self._roots[name] = places
+
+    @property
+    def roots(self) -> dict[str, tuple[str, ...]]:
+        """The named roots that are bound, with their places in the order in which they are tried."""
+        with self._lock:
+            return dict(self._roots)
+
+    def locate_all(self, url: str) -> tuple[Location, ...]:
+        """Where the bytes of a URL are to be had: in one place, or in every mirror of its named root.
+
+        Parameters
+        ----------
+        url
+            A URL.
+
+        Returns
+        -------
+        tuple of Location
+            In the order in which they are tried.
+
+        Raises
+        ------
+        URLError, NotGrantedError
+            As :meth:`locate`.
+        """
+        if not url.startswith("{"):
+            return (self.locate(url),)
+        return within_reach(self.locate, spelled_out(canonical_url(url), self._roots))
 
     def locate(self, url: str) -> Location:
         """Where the bytes of a URL are to be had, if it is granted. Every read begins here.
@@ -278,9 +295,11 @@ class ObjectStoreRegistry(IcechunkAccess):
         URLError
             If the URL has no canonical spelling.
         NotGrantedError
-            If no prefix covers it, or a symbolic link leads out of all of them.
+            If no prefix covers it, a symbolic link leads out of all of them, or its named root is not bound.
         """
         url = canonical_url(url)
+        if url[0] == "{":
+            return self.locate(spelled_out(url, self._roots)[0])
         mount = self._find(url)
         if mount is None:
             if self._foreign is not None:
@@ -330,7 +349,7 @@ class ObjectStoreRegistry(IcechunkAccess):
             return tuple(self._objects)
 
     def _by_prefix(self) -> dict[str, ReadableStore]:
-        mounts, objects, foreign = self._parts()
+        mounts, objects, foreign, _ = self._parts()
         alone = [url for url in objects if self._find(url[: url.rindex("/") + 1]) is None]
         if alone or foreign is not None:
             raise no_prefixes(redact(alone[0]) if alone else type(foreign).__name__)
@@ -359,22 +378,23 @@ class ObjectStoreRegistry(IcechunkAccess):
     __hash__ = None  # type: ignore[assignment]  # a registry can be changed
 
     def __repr__(self) -> str:
-        mounts, objects, foreign = self._parts()
+        mounts, objects, foreign, roots = self._parts()
         shown = [f"{mount.url!r}: {mount.kind}" for mount in mounts.values()]
         shown += [f"{url!r}: this object" for url in objects]
         shown += [f"…: {type(foreign).__name__}"] if foreign is not None else []
+        shown += [f"'{{{name}}}/': {', '.join(places)}" for name, places in roots.items()]
         return f"{type(self).__name__}({{{', '.join(shown)}}})" if shown else f"{type(self).__name__}()"
 
     def __copy__(self) -> Self:
         made = type(self)()
-        made._mounts, made._objects, made._foreign = self._parts()
+        made._mounts, made._objects, made._foreign, made._roots = self._parts()
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()  # stores are shared: they are connections, not values
 
     def __reduce__(self) -> tuple[Any, ...]:
-        mounts, objects, foreign = self._parts()
+        mounts, objects, foreign, roots = self._parts()
         for mount in mounts.values():
             if mount.in_memory:
                 raise UnsupportedFeatureError(
@@ -383,14 +403,17 @@ class ObjectStoreRegistry(IcechunkAccess):
                     url=mount.url,
                 )
         rows = [(mount.url, mount.source) for mount in mounts.values()]
-        return _rebuild, (type(self), rows, [(mount.url, mount.real) for mount in objects.values()], foreign)
+        named = [(mount.url, mount.real) for mount in objects.values()]
+        return _rebuild, (type(self), rows, named, foreign, roots)
 
-    def _parts(self) -> tuple[dict[str, _Mount], dict[str, _Mount], Resolver | None]:
+    def _parts(self) -> tuple[dict[str, Mount], dict[str, Mount], Resolver | None, dict[str, tuple[str, ...]]]:
         with self._lock:
-            return dict(self._mounts), dict(self._objects), self._foreign
+            return dict(self._mounts), dict(self._objects), self._foreign, dict(self._roots)
 
-    def _find(self, url: str) -> _Mount | None:
+    def _find(self, url: str) -> Mount | None:
         """The granted object, or the mount of the longest prefix by segments."""
+        if url.startswith("{"):
+            return self._find(spelled_out(url, self._roots)[0]) if root_of_url(url) in self._roots else None
         with self._lock:
             mount = self._objects.get(url)
             folder = url if url.endswith("/") else url + "/"
@@ -415,7 +438,7 @@ class ObjectStoreRegistry(IcechunkAccess):
             return False
         return mount is not None
 
-    def _real_path(self, url: str, mount: _Mount) -> str:
+    def _real_path(self, url: str, mount: Mount) -> str:
         """The path with all links resolved, if it is still covered."""
         path = local_path(url)
         real = os.path.realpath(path)
@@ -430,7 +453,7 @@ class ObjectStoreRegistry(IcechunkAccess):
 
     def _covers(self, real: str) -> bool:
         """Whether a real path lies beneath the real path of a prefix of local files."""
-        mounts, objects, _ = self._parts()
+        mounts, objects, _, _ = self._parts()
         if any(real == mount.real for mount in objects.values()):
             return True
         folders = (
@@ -456,7 +479,7 @@ class ObjectStoreRegistry(IcechunkAccess):
     def _refusal(self, url: str) -> str:
         scheme, _, _ = split(url)
         folder = url if url.endswith("/") else url[: url.rindex("/") + 1]
-        line = f"registry.register({redact(folder)!r}{_EXAMPLE_STORES.get(scheme, '')})"
+        line = f"registry.register({redact(folder)!r}{EXAMPLE_STORES.get(scheme, '')})"
         advice = line if self._mounts or not self._objects else f"a registry to the call, with registry=, after {line}"
         return f"{redact(url)} is not granted: the registry covers {_some(self)}. To read it, add {advice}"
 
@@ -465,14 +488,6 @@ def _some(names: Iterable[str], most: int = 20) -> str:
     """List names for a message, as many as fit into one."""
     shown, more = ", ".join([*names][:most]) or "nothing", len([*names]) - most
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-_EXAMPLE_STORES = {
-    "s3": ', {"skip_signature": True, "region": "…"}',
-    "gs": ', {"skip_signature": True}',
-    "az": ', {"account_name": "…", "skip_signature": True}',
-    "memory": ", store",
-}
 
 
 def _same_drive(one: str, other: str) -> bool:
@@ -484,8 +499,10 @@ def _rebuild(
     rows: list[tuple[str, Any]],
     objects: list[tuple[str, str | None]],
     foreign: Resolver | None,
+    roots: dict[str, tuple[str, ...]],
 ) -> ObjectStoreRegistry:
     registry = cls(dict(rows))
-    registry._objects = {url: _Mount(url, None, real=real) for url, real in objects}
+    registry._roots = roots
+    registry._objects = {url: Mount(url, None, real=real) for url, real in objects}
     registry._foreign = foreign
     return registry

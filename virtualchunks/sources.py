@@ -289,20 +289,40 @@ class SourceTable:
             return self
         return self.replace(encodings=tuple(change(encoding) for encoding in self.encodings))
 
-    def rename(self, new: Callable[[str], str]) -> SourceTable:
-        """Return the table with each URL replaced by ``new(url)``; stamps describe the old objects and are dropped."""
-        return SourceTable(
-            urls=PackedStrings.pack([new(url) if url else url for url in self.urls]),
-            sizes=self.sizes,
-            buffers=self.buffers,
-            encoding_ids=self.encoding_ids,
-            encodings=self.encodings,
+    def rename(self, new: Callable[[str], str], *, keep_stamps: bool = False) -> SourceTable:
+        """Return the table with each URL replaced by ``new(url)``.
+
+        Parameters
+        ----------
+        new
+            From the old URL to the new.
+        keep_stamps
+            Whether the objects are the very same. By default only their sizes are kept: the rest of a stamp describes
+            the old object. Rows whose URL stays keep theirs.
+        """
+        old = list(self.urls)
+        urls = [new(url) if url else url for url in old]
+        renamed = self.replace(urls=PackedStrings.pack(urls))
+        if keep_stamps or (self.last_modified is None and self.etags is None and self.versions is None):
+            return renamed
+        stays = [before == after for before, after in zip(old, urls, strict=True)]
+        if not any(stays):
+            return renamed.replace(last_modified=None, etags=None, versions=None)
+        times = None if self.last_modified is None else np.where(stays, self.last_modified, UNKNOWN)
+        return renamed.replace(
+            last_modified=times, etags=_kept(self.etags, stays), versions=_kept(self.versions, stays)
         )
 
     def replace(self, **columns: Any) -> SourceTable:
         """Return the table with some columns exchanged."""
         current = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return SourceTable(**{**current, **columns})
+
+
+def _kept(texts: PackedStrings | None, where: Sequence[bool]) -> PackedStrings | None:
+    if texts is None:
+        return None
+    return PackedStrings.pack([text if kept else "" for text, kept in zip(texts, where, strict=True)])
 
 
 def _int_at(column: Int64 | None, row: int) -> int | None:

@@ -8,6 +8,8 @@ one name (``a b`` and ``a%20b``) can be compared as text, and what is refused is
   part of a name is written ``%3F`` or ``%23``;
 - the host of ``http`` and ``https`` is ASCII and lower-cased and loses its default port; a bucket or container is taken
   exactly and is lower-case; ``file`` has no host;
+- ``{name}/key`` lies beneath a *named root*: a place that is bound when references are opened
+  (:mod:`virtualchunks.roots`). ``{`` begins no other URL, since names of files have theirs encoded;
 - the path is split at ``/`` first, then each segment is percent-decoded **once** and encoded again; ``.``, ``..``,
   empty segments, backslashes and control characters are refused, whether they were encoded or not.
 
@@ -27,12 +29,16 @@ from typing import NamedTuple
 from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
 from virtualchunks.errors import LimitExceededError, URLError
+from virtualchunks.redaction import redact as redact
 
 SCHEMES = ("file", "http", "https", "s3", "gs", "az", "memory")
 """The schemes of canonical URLs. ``memory`` names an in-process store of the user's registry."""
 
 MAX_KEY_BYTES = 4096
 """The longest key, decoded, in bytes (object stores allow 1,024, Linux paths 4,096)."""
+
+ROOT_NAME = "[A-Za-z][A-Za-z0-9_]*+"
+"""What the name of a named root is, as a regular expression."""
 
 _ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az"}
 _ADVICE = {
@@ -46,7 +52,8 @@ _SAFE = "!$&'()*+,;=:@"  # what RFC 3986 lets a path segment hold unescaped, bes
 
 _NAME = r"[a-z0-9_-]++(?:\.[a-z0-9_-]++)*+"
 _PLAIN_PATH = r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]++)*+"
-_PLAIN = re.compile(rf"(?:(?:s3|gs|az|https?)://{_NAME}|file://)(?=/){_PLAIN_PATH}/?", re.ASCII)
+_PLAIN = re.compile(rf"(?:(?:s3|gs|az|https?)://{_NAME}|file://|\{{{ROOT_NAME}\}})(?=/){_PLAIN_PATH}/?", re.ASCII)
+_NAMED = re.compile(rf"\{{({ROOT_NAME})\}}(?=/|$)", re.ASCII)
 _HOST = re.compile(_NAME, re.ASCII)
 _MEMORY_NAME = re.compile(r"[A-Za-z0-9._-]*", re.ASCII)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):", re.ASCII)
@@ -54,7 +61,6 @@ _CHAIN = re.compile(r"[^/]*::.*|.*::[A-Za-z][A-Za-z0-9+.-]*://.*", re.ASCII | re
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _URL_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[A-Za-z][A-Za-z0-9+.-]+::.*://", re.ASCII)
 _ONE_SLASH = re.compile(r"(?:file|https?|s3[an]?|gc?s|az(?:ure)?|memory):", re.ASCII | re.IGNORECASE)
-_USERINFO = re.compile(r"//[^/?#]*(?:@|%40)")
 
 
 class URLParts(NamedTuple):
@@ -162,6 +168,8 @@ def as_url(path: str | os.PathLike[str]) -> str:
     >>> as_url("gcs://bucket/a.nc")
     'gs://bucket/a.nc'
     """
+    if isinstance(path, str) and len(path) <= MAX_KEY_BYTES and path[:1] not in "{/" and _PLAIN.fullmatch(path):
+        return path
     if not isinstance(path, str | os.PathLike):
         raise URLError(f"expected a path or a URL, not {type(path).__name__}")
     name = os.fspath(path)
@@ -222,7 +230,7 @@ def split(url: str) -> URLParts:
     URLParts(scheme='s3', authority='bucket', key='a b.nc')
     """
     url = canonical_url(url)
-    scheme, _, rest = url.partition("://")
+    scheme, _, rest = ("root", "", url[1:].replace("}", "", 1)) if url[0] == "{" else url.partition("://")
     authority, _, path = rest.partition("/")
     key = unquote_to_bytes(path).decode("utf-8", "surrogateescape") if "%" in path else path
     return URLParts(scheme, authority, key)
@@ -338,27 +346,6 @@ def is_prefix(prefix: str, url: str) -> bool:
     return (canonical_url(url).removesuffix("/") + "/").startswith(folder)
 
 
-def redact(url: str) -> str:
-    """A URL, or what should have been one, fit for an error text: on one line, without user info, query, fragment.
-
-    Parameters
-    ----------
-    url
-        Any text; this never raises.
-
-    Examples
-    --------
-    >>> redact("https://user:password@host/a.nc?X-Amz-Signature=abc")
-    'https://host/a.nc?…'
-    """
-    text = _USERINFO.sub("//", url)
-    if "://" in text:
-        bare = re.split(r"[?#]", text, maxsplit=1)[0]
-        text = bare if bare == text else f"{bare}{text[len(bare)]}…"
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= 400 else f"{text[:200]}…{text[-100:]}"
-
-
 def _refuse(problem: str, url: str) -> URLError:
     return URLError(problem, url=redact(url))
 
@@ -374,7 +361,8 @@ def _spell(url: str) -> str:
             raise _refuse(f"the control character {character!r}: no name in an object store may hold it", url)
     if _CHAIN.fullmatch(url):
         raise _refuse("a chain of URLs (a::b): write the URL of the object itself", url)
-    scheme, rest = _scheme(url)
+    named = _NAMED.match(url)
+    scheme, rest = ("root", f"//{named[1]}{url[named.end() :]}") if named else _scheme(url)
     if not rest.startswith("//"):
         raise _refuse(f"// is missing: write {scheme}://{'/' if scheme == 'file' else ''}{rest.lstrip('/')}", url)
     for mark, name, code in (("?", "query", "%3F"), ("#", "fragment", "%23")):
@@ -383,7 +371,8 @@ def _spell(url: str) -> str:
     authority, _, path = rest[2:].partition("/")
     if "@" in authority:
         raise _refuse("user info before the host: leave it out and register a store that holds the credentials", url)
-    return f"{scheme}://{_AUTHORITY[scheme](authority, scheme, url)}/{_path(path, scheme, url)}"
+    start = f"{{{authority}}}" if named else f"{scheme}://{_AUTHORITY[scheme](authority, scheme, url)}"
+    return f"{start}/{_path(path, scheme, url)}"
 
 
 def _scheme(url: str) -> tuple[str, str]:

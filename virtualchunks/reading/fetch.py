@@ -7,13 +7,14 @@ leave behind half alive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.errors import ManifestError, ShortReadError, SourceChangedError
+from virtualchunks.errors import ManifestError, ShortReadError, SourceChangedError, SourceUnavailableError
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.ranges import COALESCING, REMOTE, Coalescing, Plan, plan
 from virtualchunks.reading.requests import Answer, aget, get
@@ -70,7 +71,12 @@ def fetch(
     >>> [bytes(part) for part in fetch(registry, "memory:///a", [(7, 2), (0, 3)])]
     [b'78', b'012']
     """
-    location = registry.locate(url)
+    return first_of(registry.locate_all(url), lambda location: _fetch_at(location, ranges, stamp, coalescing))
+
+
+def _fetch_at(
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
+) -> list[memoryview]:
     single = _single(ranges)
     if single is not None:
         return [_fetch_one(location, *single, stamp)]
@@ -116,7 +122,16 @@ async def afetch(
     >>> [bytes(part) for part in asyncio.run(afetch(registry, "memory:///a", [(7, 2)]))]
     [b'78']
     """
-    location = registry.locate(url)
+    *others, last = registry.locate_all(url)
+    for location in others:
+        with suppress(SourceUnavailableError):
+            return await _afetch_at(location, ranges, stamp, coalescing)
+    return await _afetch_at(last, ranges, stamp, coalescing)
+
+
+async def _afetch_at(
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
+) -> list[memoryview]:
     single = _single(ranges)
     if single is not None:
         return [await _afetch_one(location, *single, stamp)]
@@ -139,6 +154,31 @@ async def afetch(
         raise
     _same_version(answers, location)
     return todo.slices([answer.data for answer in answers])
+
+
+def first_of[T](locations: Sequence[Location], ask: Callable[[Location], T]) -> T:
+    """Return the answer of the first mirror that can be read at all.
+
+    A mirror that is gone, forbidden or not answering is passed over. One that answers and holds another version of the
+    object than was parsed is not: that raises.
+
+    Parameters
+    ----------
+    locations
+        From :meth:`~virtualchunks.registry.ObjectStoreRegistry.locate_all`.
+    ask
+        What to ask of one.
+
+    Raises
+    ------
+    SourceUnavailableError
+        That of the last, if none can be read.
+    """
+    *others, last = locations
+    for location in others:
+        with suppress(SourceUnavailableError):
+            return ask(location)
+    return ask(last)
 
 
 def _single(ranges: Ranges) -> tuple[int, int] | None:

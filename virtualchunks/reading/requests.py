@@ -24,6 +24,7 @@ from obstore.exceptions import (
 )
 
 from virtualchunks.errors import ReadError, ShortReadError, SourceChangedError, SourceUnavailableError
+from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.stamps import compare, conditions, stamp_of
 from virtualchunks.registry import Location
 from virtualchunks.sources import Stamp
@@ -145,6 +146,37 @@ def head(location: Location) -> Stamp | None:
         return stamp_of(location.store.head(location.key))  # type: ignore[attr-defined]  # not every store has it
     except (*STORE_ERRORS, AttributeError):
         return None
+
+
+def stat(location: Location) -> Stamp:
+    """The stamp of an object, without its bytes: of a local file from the operating system, of another by a HEAD.
+
+    Parameters
+    ----------
+    location
+        From :meth:`~virtualchunks.registry.ObjectStoreRegistry.locate`.
+
+    Returns
+    -------
+    Stamp
+        What the store says now.
+
+    Raises
+    ------
+    SourceUnavailableError
+        If there is no such object, or its store does not say; the cause is what the store raised.
+    """
+    if location.path is not None:
+        with LocalFile(location) as file:
+            return file.stamp
+    guard_fork(location)
+    try:
+        return stamp_of(location.store.head(location.key))  # type: ignore[attr-defined]  # not every store has it
+    except (*STORE_ERRORS, AttributeError) as error:
+        for types, advice in _ADVICE:
+            if isinstance(error, types):
+                raise SourceUnavailableError(f"{location.url}: {advice}", url=location.url) from error
+        raise SourceUnavailableError(f"{location.url} does not answer: {_reason(error)}", url=location.url) from error
 
 
 def unreadable(location: Location, start: int, stop: int, stamp: Stamp | None, error: BaseException) -> ReadError:

@@ -8,43 +8,29 @@ Importing :mod:`virtualchunks` registers it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 import xarray as xr
 
-from virtualchunks.array import ManifestArray
-from virtualchunks.errors import UnsupportedFeatureError
-from virtualchunks.manifest import IN_MEMORY
+from virtualchunks.errors import ChunkIndexError, UnsupportedFeatureError
+from virtualchunks.roots import Places
+from virtualchunks.verbs.moving import check_move
 from virtualchunks.xarray.dataset import references_of
 from virtualchunks.xarray.reopening import reopen
+from virtualchunks.xarray.verbs import Method, Verbs, label_positions
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from virtualchunks.registry import ObjectStoreRegistry
     from virtualchunks.store import ManifestStore
     from virtualchunks.xarray.dataset import Registry
 
-_COLUMNS = ("url", "size", "etag", "last_modified", "version", "variables", "chunks", "bytes")
 
-
-class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
+class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
     """What the accessors of Datasets and of DataTrees have in common."""
-
-    def __init__(self, held: Holder) -> None:
-        self._held: Holder = held
-
-    def _variables(self) -> Iterator[tuple[str, xr.Variable]]:
-        raise NotImplementedError
-
-    def _arrays(self) -> Iterator[tuple[str, ManifestArray]]:
-        for path, variable in self._variables():
-            array = references_of(variable)
-            if array is not None:
-                yield path, array
 
     @property
     def nbytes(self) -> int:
@@ -63,41 +49,15 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
         """Number of chunks that are referred to."""
         return sum(len(array.manifest) for _, array in self._arrays())
 
-    def sources(self) -> pd.DataFrame:
-        """Return a table of the objects referred to.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per object and version: ``url``, the stamp it was parsed with (``size`` in bytes, ``etag``,
-            ``last_modified``, ``version``), the ``variables`` that refer to it, and how many ``chunks`` and ``bytes``
-            of it they refer to. Chunks held in memory are one row, whose url is ``"__inlined__"``.
-        """
-        rows: dict[Any, dict[str, Any]] = {}
-        for path, array in self._arrays():
-            manifest = array.manifest.compact()
-            source = manifest.records["source"]
-            present = manifest.present
-            chunks = np.bincount(source[present], minlength=len(manifest.sources))
-            size = np.zeros(len(manifest.sources), dtype=np.int64)
-            np.add.at(size, source[present], manifest.records["length"][present].astype(np.int64))
-            for number in np.flatnonzero(chunks).tolist():
-                url, stamp = manifest.sources.url(number) or IN_MEMORY, manifest.sources.stamp(number)
-                blank = {"variables": {}, "chunks": 0, "bytes": 0}
-                row = rows.setdefault((url, stamp), {"url": url, **_stamp_columns(stamp), **blank})
-                row["variables"][path] = None
-                row["chunks"] += int(chunks[number])
-                row["bytes"] += int(size[number])
-        table = [{**row, "variables": tuple(row["variables"])} for row in rows.values()]
-        return pd.DataFrame(table, columns=list(_COLUMNS))
-
-    def to_store(self, registry: Registry = None) -> ManifestStore:
+    def to_store(self, registry: Registry = None, *, roots: Mapping[str, Places] | None = None) -> ManifestStore:
         """Return the references as a read-only Zarr store; loaded variables are in it as chunks held in memory.
 
         Parameters
         ----------
         registry
             What may be read; by default what was opened by name in this process, as for :meth:`open`.
+        roots
+            Where named roots are, as for :meth:`open`.
 
         Raises
         ------
@@ -107,16 +67,7 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
         from virtualchunks.store import ManifestStore  # zarr, which it needs, is slow to import
         from virtualchunks.writers.datasets import as_group
 
-        return ManifestStore(as_group(self._held), registry=self._granted(registry))
-
-    def _granted(self, registry: Registry) -> ObjectStoreRegistry:
-        """Return what may be read: what is passed, or what was opened by name in this process."""
-        from virtualchunks.registry import ObjectStoreRegistry
-        from virtualchunks.xarray.grants import recall
-
-        if registry is not None:
-            return ObjectStoreRegistry.coerce(registry)
-        return recall(dict.fromkeys(url for _, array in self._arrays() for url in array.manifest.iter_nonempty_paths()))
+        return ManifestStore(as_group(self._held), registry=self._granted(registry, roots))
 
     def to_kerchunk(
         self,
@@ -247,12 +198,42 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)]:
 class VirtualDataset(_Virtual[xr.Dataset]):
     """``Dataset.virtual``: read, write and describe the references of a virtual Dataset."""
 
-    def _variables(self) -> Iterator[tuple[str, xr.Variable]]:
-        for name, variable in self._held.variables.items():
-            yield str(name), variable
+    def _nodes(self) -> Iterator[tuple[str, xr.Dataset]]:
+        yield "", self._held
+
+    def _rebuilt(self, nodes: Mapping[str, xr.Dataset]) -> xr.Dataset:
+        return nodes[""]
+
+    def _positions(
+        self, wanted: Mapping[str, Any], method: Method | None = None, tolerance: Any = None
+    ) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
+        check_dimensions(wanted, [self._held])
+        return {"": label_positions(self._held, wanted, method, tolerance)}
+
+    def move(self, old: str, new: str) -> xr.Dataset:
+        """Return the Dataset with a variable under another name.
+
+        Parameters
+        ----------
+        old, new
+            Names.
+
+        Raises
+        ------
+        ManifestError
+            If there is no such variable, or one of the new name.
+        """
+        check_move(old, new, [str(name) for name in self._held.variables])
+        return self._held.rename({old: new}) if old in self._held.dims else self._held.rename_vars({old: new})
 
     def open(
-        self, registry: Registry = None, chunks: Any = None, *, decode_times: Any = None, mask_and_scale: bool = True
+        self,
+        registry: Registry = None,
+        chunks: Any = None,
+        *,
+        decode_times: Any = None,
+        mask_and_scale: bool = True,
+        roots: Mapping[str, Places] | None = None,
     ) -> xr.Dataset:
         """Return the same Dataset with values, read lazily from the original files; nothing is written.
 
@@ -266,6 +247,9 @@ class VirtualDataset(_Virtual[xr.Dataset]):
             As for :func:`xarray.open_dataset`: ``{}`` for dask arrays in the stored chunks.
         decode_times, mask_and_scale
             As for :func:`xarray.open_dataset`.
+        roots
+            Where named roots are: for each name a folder, or mirrors of it in the order in which they are tried. Naming
+            a folder grants what lies beneath it.
 
         Raises
         ------
@@ -274,25 +258,8 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         DecodeError
             If xarray cannot decode a variable.
         """
-        return reopen(self._held, registry, chunks, decode_times, mask_and_scale)
-
-    def rename_paths(self, new: str | Callable[[str], str]) -> xr.Dataset:
-        """Return the Dataset with the URLs of the objects changed.
-
-        Parameters
-        ----------
-        new
-            The URL for all chunks, or a function from the old URL to the new. Stamps of the old objects are dropped.
-
-        Raises
-        ------
-        URLError
-            If a new URL is not acceptable.
-        """
-        renamed = self._held.copy()
-        for name, array in self._arrays():
-            renamed.variables[name].data = array.rename_paths(new)
-        return renamed
+        granted = self._granted(registry, roots) if roots else registry
+        return reopen(self._held, granted, chunks, decode_times, mask_and_scale)
 
     def to_icechunk(
         self,
@@ -351,33 +318,74 @@ class VirtualDataset(_Virtual[xr.Dataset]):
 class VirtualDataTree(_Virtual[xr.DataTree]):
     """``DataTree.virtual``: read, write and describe the references of a virtual DataTree."""
 
-    def _variables(self) -> Iterator[tuple[str, xr.Variable]]:
+    def _nodes(self) -> Iterator[tuple[str, xr.Dataset]]:
         for node in self._held.subtree:
-            path = node.relative_to(self._held)
-            for name, variable in node.to_dataset(inherit=False).variables.items():
-                yield (str(name) if path == "." else f"{path}/{name}"), variable
+            yield _path(node, self._held), node.to_dataset(inherit=False)
+
+    def _rebuilt(self, nodes: Mapping[str, xr.Dataset]) -> xr.DataTree:
+        made: xr.DataTree = xr.DataTree.from_dict(
+            {f"/{path}": node for path, node in nodes.items()}, name=self._held.name
+        )
+        return made
+
+    def _positions(
+        self, wanted: Mapping[str, Any], method: Method | None = None, tolerance: Any = None
+    ) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
+        nodes = {_path(node, self._held): node.to_dataset() for node in self._held.subtree}
+        check_dimensions(wanted, nodes.values())
+        return {path: label_positions(node, wanted, method, tolerance) for path, node in nodes.items()}
+
+    def move(self, old: str, new: str) -> xr.DataTree:
+        """Return the tree with a variable or a group at another path; groups on the way are made where they lack.
+
+        Parameters
+        ----------
+        old, new
+            Paths, names joined by slashes.
+
+        Raises
+        ------
+        ManifestError
+            If there is nothing at the old path, something at the new one, or the new one lies within the old.
+        """
+        source, target = old.strip("/"), new.strip("/")
+        nodes = dict(self._nodes())
+        check_move(source, target, [path for path in nodes if path] + [path for path, _ in self._variables()])
+        if source in nodes:
+            inside = f"{source}/"
+            return self._rebuilt(
+                {
+                    target + path[len(source) :] if f"{path}/".startswith(inside) else path: node
+                    for path, node in nodes.items()
+                }
+            )
+        (group, _, name), (place, _, called) = source.rpartition("/"), target.rpartition("/")
+        variable = nodes[group].variables[name]
+        nodes[group] = nodes[group].drop_vars(name)
+        nodes[place] = nodes.get(place, xr.Dataset()).assign({called: variable})
+        return self._rebuilt(nodes)
 
     def open(
-        self, registry: Registry = None, chunks: Any = None, *, decode_times: Any = None, mask_and_scale: bool = True
+        self,
+        registry: Registry = None,
+        chunks: Any = None,
+        *,
+        decode_times: Any = None,
+        mask_and_scale: bool = True,
+        roots: Mapping[str, Places] | None = None,
     ) -> xr.DataTree:
         """Return the same tree with values, read lazily; see :meth:`VirtualDataset.open`.
 
         Parameters
         ----------
-        registry, chunks, decode_times, mask_and_scale
+        registry, chunks, decode_times, mask_and_scale, roots
             As there.
         """
-        return self._mapped(lambda node: reopen(node, registry, chunks, decode_times, mask_and_scale))
-
-    def rename_paths(self, new: str | Callable[[str], str]) -> xr.DataTree:
-        """Return the tree with the URLs of the objects changed; see :meth:`VirtualDataset.rename_paths`.
-
-        Parameters
-        ----------
-        new
-            As there.
-        """
-        return self._mapped(lambda node: VirtualDataset(node).rename_paths(new))
+        granted = self._granted(registry, roots) if roots else registry
+        nodes = dict(self._nodes())
+        return self._rebuilt(
+            {path: reopen(node, granted, chunks, decode_times, mask_and_scale) for path, node in nodes.items()}
+        )
 
     def to_icechunk(
         self,
@@ -422,15 +430,31 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
             last_updated_at=last_updated_at,
         )
 
-    def _mapped(self, change: Callable[[xr.Dataset], xr.Dataset]) -> xr.DataTree:
-        nodes = {node.path: change(node.to_dataset(inherit=False)) for node in self._held.subtree}
-        made: xr.DataTree = xr.DataTree.from_dict(nodes, name=self._held.name)
-        return made
+
+def check_dimensions(wanted: Mapping[str, Any], datasets: Iterable[xr.Dataset]) -> None:
+    """Raise where labels are asked for along what no group has.
+
+    Parameters
+    ----------
+    wanted
+        Labels by name.
+    datasets
+        The groups.
+
+    Raises
+    ------
+    ChunkIndexError
+        If one has neither a dimension nor an index of a name.
+    """
+    known = {str(name) for dataset in datasets for name in (*dataset.dims, *dataset.xindexes)}
+    for name in wanted:
+        if name not in known:
+            raise ChunkIndexError(f"no dimension {name!r}; there are {', '.join(map(repr, sorted(known))) or 'none'}")
 
 
-def _stamp_columns(stamp: Any) -> dict[str, Any]:
-    moment = None if stamp.last_modified is None else pd.Timestamp(stamp.last_modified, unit="ns", tz="UTC")
-    return {"size": stamp.size, "etag": stamp.etag, "last_modified": moment, "version": stamp.version}
+def _path(node: xr.DataTree, root: xr.DataTree) -> str:
+    path = node.relative_to(root)
+    return "" if path == "." else str(path)
 
 
 class _Accessor:

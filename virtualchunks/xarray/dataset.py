@@ -14,13 +14,14 @@ import xarray as xr
 from xarray.conventions import decode_cf_variables
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.attributes import with_bounds_units
 from virtualchunks.errors import DecodeError, FormatError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.xarray.grants import remember
 
 if TYPE_CHECKING:
-    from virtualchunks.registry import ReadableStore
+    from virtualchunks.mounts import ReadableStore
 
     Registry = ObjectStoreRegistry | Mapping[str, ReadableStore | Mapping[str, Any] | None] | None
 
@@ -68,7 +69,7 @@ def group_to_dataset(
     """
     dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
     arrays = {name: array for name, array in group.arrays.items() if name not in dropped}
-    attributes = _with_bounds_units({name: dict(array.metadata.attributes) for name, array in arrays.items()})
+    attributes = with_bounds_units({name: dict(array.metadata.attributes) for name, array in arrays.items()})
     arrays = {name: _described(name, array, attributes[name]) for name, array in arrays.items()}
     dimensions = {name: dimension_names(name, array) for name, array in arrays.items()}
     _check_sizes(arrays, dimensions)
@@ -309,20 +310,6 @@ def _named_coordinates(variables: Mapping[str, xr.Variable]) -> set[str]:
         variable.encoding["coordinates"] = text
         names.update(name for name in str(text).split() if name in variables)
     return names
-
-
-def _with_bounds_units(attributes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give the bounds of time coordinates the units of the coordinate, which CF lets a file leave out.
-
-    Bounds counted from another epoch are other values. With the units on them, that is seen when they are combined.
-    """
-    for own in attributes.values():
-        units, bounds = own.get("units"), own.get("bounds")
-        if isinstance(units, str) and "since" in units and isinstance(bounds, str) and bounds in attributes:
-            attributes[bounds].setdefault("units", units)
-            if "calendar" in own:
-                attributes[bounds].setdefault("calendar", own["calendar"])
-    return attributes
 
 
 def _described(name: str, array: ManifestArray, attributes: Mapping[str, Any]) -> ManifestArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -12,6 +12,7 @@ from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
 from virtualchunks.parsing import Parser, companions_of, find_parser, leaving_out
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.roots import Places
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import Loadable, group_to_dataset, group_to_datatree
 
@@ -27,12 +28,13 @@ def open_store(
     *,
     drop_variables: str | Iterable[str] | None = None,
     strict: bool | None = None,
+    roots: Mapping[str, Places] | None = None,
 ) -> ManifestStore:
     """Open a file as a read-only Zarr store of references to its chunks.
 
     Parameters
     ----------
-    url, registry, parser, strict
+    url, registry, parser, strict, roots
         As for :func:`open_virtual_dataset`.
     drop_variables
         Names of variables that the parser leaves out, if it can.
@@ -48,7 +50,7 @@ def open_store(
         As :func:`open_virtual_dataset`.
     """
     named = as_url(url)
-    granted = granting(registry, named)
+    granted = granting(registry, named, roots)
     dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
     chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
     if registry is None:
@@ -71,6 +73,7 @@ def open_virtual_dataset(
     mask_and_scale: bool = True,
     group: str | None = None,
     strict: bool | None = None,
+    roots: Mapping[str, Places] | None = None,
 ) -> xr.Dataset:
     """Open a file as a Dataset of references to its chunks: a virtual Dataset.
 
@@ -106,6 +109,9 @@ def open_virtual_dataset(
         Path of the group to open; the root by default.
     strict
         Whether what the parser cannot represent raises, instead of being left out with a warning.
+    roots
+        Where the named roots are that references lie beneath: for each name a folder, or mirrors of it in the order in
+        which they are tried. Naming a folder grants what lies beneath it.
 
     Returns
     -------
@@ -136,8 +142,8 @@ def open_virtual_dataset(
     >>> cube = xr.concat(months, dim="time", coords="minimal", compat="override")  # doctest: +SKIP
     """
     named = as_url(url)
-    granted = granting(registry, named)
-    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict)
+    granted = granting(registry, named, roots)
+    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots)
     dataset = group_to_dataset(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),
@@ -161,12 +167,13 @@ def open_virtual_datatree(
     mask_and_scale: bool = True,
     group: str | None = None,
     strict: bool | None = None,
+    roots: Mapping[str, Places] | None = None,
 ) -> xr.DataTree:
     """Open a file with all its groups as a DataTree of references to its chunks.
 
     Parameters
     ----------
-    url, registry, parser, drop_variables, loadable_variables, decode_times, mask_and_scale, strict
+    url, registry, parser, drop_variables, loadable_variables, decode_times, mask_and_scale, strict, roots
         As for :func:`open_virtual_dataset`, for each group.
     group
         Path of the group to have at the root.
@@ -182,8 +189,8 @@ def open_virtual_datatree(
         As :func:`open_virtual_dataset`.
     """
     named = as_url(url)
-    granted = granting(registry, named)
-    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict)
+    granted = granting(registry, named, roots)
+    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots)
     tree = group_to_datatree(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),
@@ -196,9 +203,20 @@ def open_virtual_datatree(
     return tree
 
 
-def granting(registry: Registry, url: str) -> ObjectStoreRegistry:
-    """Return the registry to open a file with: the user's own, or one for just the file that he names."""
-    return ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
+def granting(registry: Registry, url: str, roots: Mapping[str, Places] | None = None) -> ObjectStoreRegistry:
+    """Return the registry to open a file with: the user's own, or one for just the file that he names.
+
+    Parameters
+    ----------
+    registry
+        The user's own.
+    url
+        The file.
+    roots
+        Where named roots are.
+    """
+    granted = ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
+    return granted.bind(roots) if roots else granted
 
 
 def registry_of(store: ManifestStore, granted: ObjectStoreRegistry) -> ObjectStoreRegistry:

@@ -7,6 +7,7 @@ registry covers it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from virtualchunks.errors import (
@@ -18,7 +19,7 @@ from virtualchunks.errors import (
 from virtualchunks.reading.listing import child_url, look_up
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import Stamp
-from virtualchunks.urls import as_url, canonical_url, quote_path, redact
+from virtualchunks.urls import ROOT_NAME, as_url, canonical_url, quote_path, redact
 from virtualchunks_parsers.kerchunk.templates import Templates
 
 #: fsspec's protocols whose keys are plain names, and the scheme that each is here.
@@ -128,6 +129,9 @@ def target_url(path: str, base: str | None) -> str:
     >>> target_url("s3://bucket/50% +x.nc", None), target_url("a.nc", "s3://bucket/data/")
     ('s3://bucket/50%25%20%2Bx.nc', 's3://bucket/data/a.nc')
     """
+    root = re.match(rf"\{{{ROOT_NAME}\}}/", path)
+    if root:
+        return canonical_url(root[0] + quote_path(path[root.end() :]))
     scheme, separator, rest = path.partition("://")
     if separator:
         known = _NAMED.get(scheme.lower())

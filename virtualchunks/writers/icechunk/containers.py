@@ -129,7 +129,7 @@ def advice(urls: Iterable[str]) -> str:
 
 
 def require_reachable(arrays: Iterable[StoredArray]) -> None:
-    """Check that no reference leads into the memory of this process.
+    """Check that no reference leads into the memory of this process, or beneath a named root.
 
     Raises
     ------
@@ -141,6 +141,13 @@ def require_reachable(arrays: Iterable[StoredArray]) -> None:
             if url.startswith("memory:"):
                 raise UnsupportedFeatureError(
                     f"{url} lies in the memory of this process, so references to it cannot be written",
+                    url=url,
+                    variable=array.path,
+                )
+            if url.startswith("{"):
+                raise UnsupportedFeatureError(
+                    f"Icechunk cannot hold {url}, which lies beneath a named root: say where that is first, with "
+                    ".virtual.bind({…})",
                     url=url,
                     variable=array.path,
                 )

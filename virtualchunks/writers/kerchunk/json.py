@@ -73,7 +73,8 @@ def write_json(
 
 def _text(made: References) -> Iterator[str]:
     """Yield the document, in pieces."""
-    yield '{"version":1,"refs":{'
+    templates = f'"templates":{json.dumps(made.templates)},' if made.templates else ""
+    yield f'{{"version":1,{templates}"refs":{{'
     documents = (f"{json.dumps(key)}:{json.dumps(metadata_text(value))}" for key, value in made.metadata.items())
     yield ",".join(documents)
     for array in made.arrays:

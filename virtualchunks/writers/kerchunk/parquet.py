@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.errors import FormatError, MissingDependencyError
+from virtualchunks.errors import FormatError, MissingDependencyError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import Records
 from virtualchunks.writers.kerchunk.references import ArrayReferences, References, references
@@ -72,6 +72,11 @@ def write_parquet(
     _pyarrow()
     place = target_of(target, registry, store)
     made = references(group)
+    if made.templates:
+        raise UnsupportedFeatureError(
+            f"references in Parquet have no templates, which the named roots {', '.join(made.templates)} need: write "
+            "JSON, or say where they are first, with .virtual.bind({…})"
+        )
     place.write_folder(_files(made, record_size, categorical_threshold), mode, _MARKER, _is_references)
 
 

@@ -1,6 +1,7 @@
 """Kerchunk references: the metadata documents of a tree, and the chunks of its arrays as columns and as text.
 
-Specification: https://fsspec.github.io/kerchunk/spec.html, version 1. Templates and generators are never written.
+Specification: https://fsspec.github.io/kerchunk/spec.html, version 1. Of templates,
+those of named roots are written; generators never.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
+from virtualchunks.roots import root_of_url
 from virtualchunks.urls import split
 from virtualchunks.writers.kerchunk.metadata_v2 import array_documents
 from virtualchunks.writers.layout import Block, StoredArray, blocks, stored_array
@@ -104,6 +106,12 @@ class References:
     metadata: Mapping[str, dict[str, Any]]
     arrays: Sequence[ArrayReferences]
 
+    @property
+    def templates(self) -> dict[str, str]:
+        """The templates that stand for named roots: each gives the root back, so that it is bound when it is read."""
+        urls = {url for array in self.arrays for url in array.manifest.iter_nonempty_paths()}
+        return {name: f"{{{name}}}" for name in sorted({root_of_url(url) or "" for url in urls} - {""})}
+
 
 def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
     """Return the references of a tree, all of it checked.
@@ -175,10 +183,25 @@ def _target(url: str, variable: str) -> str:
             url=url,
             variable=variable,
         )
+    root = root_of_url(url)
+    if root is not None:
+        return _template(root, url, variable)
     if "%" not in url or url.startswith(("http:", "https:")):
         return url
     scheme, authority, key = split(url)
     return f"{scheme}://{authority}/{key}"
+
+
+def _template(root: str, url: str, variable: str) -> str:
+    """Return a URL beneath a named root as a template, which readers of Kerchunk references fill in."""
+    key = split(url).key
+    if "{" in key or "}" in key:
+        raise UnsupportedFeatureError(
+            f"{url}: a template cannot hold the braces in this name; bind the root before writing",
+            url=url,
+            variable=variable,
+        )
+    return f"{{{{{root}}}}}/{key}"
 
 
 def metadata_text(document: Mapping[str, Any]) -> str:
@@ -201,7 +224,7 @@ def to_references(group: ManifestGroup, *, zarr_format: ZarrFormat = 2) -> dict[
     Returns
     -------
     dict
-        ``{"version": 1, "refs": {…}}``.
+        ``{"version": 1, "refs": {…}}``, with ``templates`` where URLs lie beneath named roots.
 
     Raises
     ------
@@ -222,7 +245,7 @@ def to_references(group: ManifestGroup, *, zarr_format: ZarrFormat = 2) -> dict[
     refs: dict[str, Any] = {key: metadata_text(document) for key, document in made.metadata.items()}
     for array in made.arrays:
         refs.update(_entries(array))
-    return {"version": 1, "refs": refs}
+    return {"version": 1, **({"templates": made.templates} if made.templates else {}), "refs": refs}
 
 
 def _entries(array: ArrayReferences) -> Iterator[tuple[str, Any]]:

@@ -26,7 +26,7 @@ from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.tables.appending import grown
 from virtualchunks.writers.tables.columns import TableOf
 from virtualchunks.writers.tables.documents import KEY, Template
-from virtualchunks.writers.tables.modes import TableMode, check_mode, require_lasting
+from virtualchunks.writers.tables.modes import TableMode, check_mode, require_bound, require_lasting
 from virtualchunks.writers.tables.reading import tree_of
 from virtualchunks.writers.tables.schema import BYTES, LENGTH, OFFSET, PATH, pyarrow
 
@@ -93,6 +93,7 @@ def to_lance(
         return _append(lance, group, place, str(append_dim), options)
     made = TableOf.tree(group)
     require_lasting(made)
+    require_bound(made, "Lance")
     if mode == "w-" and _exists(lance, place, options):
         raise TargetExistsError(f"{place} exists; pass mode='w' for a new version of it, or 'a' to append to it")
     return _write(lance, made, place, "create" if mode == "w-" else "overwrite", options)
@@ -189,6 +190,7 @@ def _append(lance: Any, more: ManifestGroup, place: str, dim: str, options: dict
     known = _template(dataset, place)
     after = grown(tree_of(_rows(dataset, place), known), known, more, dim)
     require_lasting(after.table)
+    require_bound(after.table, "Lance")
     if not after.keeps_rows:
         return _write(lance, after.table, place, "overwrite", options)
     schema = _schema(lance, after.table.schema)

@@ -30,3 +30,15 @@ def require_lasting(made: TableOf) -> None:
                 url=url,
                 variable=path,
             )
+
+
+def require_bound(made: TableOf, form: str) -> None:
+    """Raise UnsupportedFeatureError where a chunk lies beneath a named root, in a form whose readers know of none."""
+    for path, url in made.objects():
+        if url.startswith("{"):
+            raise UnsupportedFeatureError(
+                f"{form} cannot hold {url}, which lies beneath a named root: say where that is first, with "
+                ".virtual.bind({…})",
+                url=url,
+                variable=path,
+            )

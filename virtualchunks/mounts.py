@@ -1,0 +1,130 @@
+"""Mounts: a prefix, or one granted object, and the object store that serves it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
+
+from virtualchunks.errors import NotGrantedError, SourceUnavailableError
+from virtualchunks.objectstores import build_store, is_kind, root_of, store_kind
+from virtualchunks.urls import redact
+from virtualchunks.urls import split as _split
+
+#: :func:`virtualchunks.urls.split`, remembered: every chunk that is read asks, and thousands of chunks have one URL.
+split = lru_cache(maxsize=4096)(_split)
+
+#: What stands beside a prefix in the advice to register it, by scheme.
+EXAMPLE_STORES = {
+    "s3": ', {"skip_signature": True, "region": "…"}',
+    "gs": ', {"skip_signature": True}',
+    "az": ', {"account_name": "…", "skip_signature": True}',
+    "memory": ", store",
+}
+
+
+@runtime_checkable
+class ReadableStore(Protocol):
+    """What a store must offer to be registered: obstore's ``get``."""
+
+    def get(self, path: str, *, options: Any = None) -> Any:
+        """Get one object, or a range of it."""
+
+
+class Mount:
+    """A prefix (ending in ``/``), or one granted object, and the store that serves it, built when first needed."""
+
+    def __init__(self, url: str, source: ReadableStore | Mapping[str, Any] | None, *, real: str | None = None) -> None:
+        self.url = url
+        self.source = source
+        self.real = real
+        self._built: tuple[ReadableStore, str] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def kind(self) -> str:
+        """Name of the class of the store."""
+        return store_kind(self.url, self.source)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is one of local files."""
+        return is_kind("LocalStore", self.url, self.source)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the store lives in this process's memory."""
+        return is_kind("MemoryStore", self.url, self.source)
+
+    def open(self) -> tuple[ReadableStore, str]:
+        """The store, and the key within scheme and authority that the store itself begins at."""
+        with self._lock:
+            if self._built is None:
+                given = self.source
+                folder = self.url[: self.url.rindex("/") + 1]
+                store = build_store(folder, given) if given is None or isinstance(given, Mapping) else given
+                self._built = store, root_of(store)
+            return self._built
+
+    def key(self, url: str) -> str:
+        """The key of a URL within the store."""
+        root, key = self.open()[1], split(url).key
+        if not root:
+            return key
+        if not (key + "/").startswith(root + "/"):
+            raise NotGrantedError(
+                f"{redact(url)} lies outside the store registered for {self.url}, which begins at {root!r}: "
+                "register it under the prefix that it begins at, or a store that begins at the bucket or host itself",
+                url=redact(url),
+            )
+        return key[len(root) + 1 :]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mount):
+            return NotImplemented
+        return (self.url, self.real) == (other.url, other.real) and bool(self.source == other.source)
+
+    __hash__ = None  # type: ignore[assignment]  # stores are not hashable
+
+
+def within_reach[T](locate: Callable[[str], T], urls: Sequence[str]) -> tuple[T, ...]:
+    """Return where mirrors are, leaving out those whose store cannot be built, such as a folder that is not there.
+
+    Parameters
+    ----------
+    locate
+        Returns where one is.
+    urls
+        The mirrors.
+
+    Raises
+    ------
+    SourceUnavailableError
+        That of the last, if none is left.
+    """
+    found = []
+    for url in urls:
+        try:
+            found.append(locate(url))
+        except SourceUnavailableError:
+            if url is urls[-1] and not found:
+                raise
+    return tuple(found)
+
+
+def stores_of(registry: object) -> dict[str, Any] | None:
+    """The stores of obspec-utils' registry, by prefix; None where it is some other kind of registry."""
+    tree = getattr(registry, "map", None)
+    if not isinstance(tree, dict) or not all(isinstance(key, tuple) and len(key) == 2 for key in tree):
+        return None
+    stores: dict[str, Any] = {}
+    pending = [(f"{scheme}://{netloc}", entry) for (scheme, netloc), entry in tree.items()]
+    while pending:
+        prefix, entry = pending.pop()
+        if not hasattr(entry, "children") or not hasattr(entry, "store"):
+            return None
+        if entry.store is not None:
+            stores[prefix] = entry.store
+        pending += [(f"{prefix}/{segment}", child) for segment, child in entry.children.items()]
+    return stores

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
 
 from virtualchunks.containers import IcechunkAccess, no_prefixes
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
-from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, split, stores_of, within_reach
+from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, same_drive, some, split, stores_of, within_reach
 from virtualchunks.objectstores import is_kind
 from virtualchunks.roots import Places, places_of, root_of_url, spelled_out
 from virtualchunks.urls import as_url, redact
@@ -461,7 +461,7 @@ class ObjectStoreRegistry(IcechunkAccess):
             for mount in mounts.values()
             if mount.url.startswith("file:") and not mount.in_memory
         )
-        return any(os.path.commonpath([folder, real]) == folder for folder in folders if _same_drive(folder, real))
+        return any(os.path.commonpath([folder, real]) == folder for folder in folders if same_drive(folder, real))
 
     def _locate_elsewhere(self, url: str, foreign: Resolver) -> Location:
         """Through a registry that is not ours; links are refused, since what it covers is not known."""
@@ -481,17 +481,7 @@ class ObjectStoreRegistry(IcechunkAccess):
         folder = url if url.endswith("/") else url[: url.rindex("/") + 1]
         line = f"registry.register({redact(folder)!r}{EXAMPLE_STORES.get(scheme, '')})"
         advice = line if self._mounts or not self._objects else f"a registry to the call, with registry=, after {line}"
-        return f"{redact(url)} is not granted: the registry covers {_some(self)}. To read it, add {advice}"
-
-
-def _some(names: Iterable[str], most: int = 20) -> str:
-    """List names for a message, as many as fit into one."""
-    shown, more = ", ".join([*names][:most]) or "nothing", len([*names]) - most
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _same_drive(one: str, other: str) -> bool:
-    return os.path.splitdrive(one)[0].lower() == os.path.splitdrive(other)[0].lower()
+        return f"{redact(url)} is not granted: the registry covers {some(self)}. To read it, add {advice}"
 
 
 def _rebuild(

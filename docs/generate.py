@@ -25,9 +25,17 @@ This page is generated from what the parsers and writers say of themselves (`pyt
 One array that cannot be expressed never fails the file: it is left out, with one warning that names it and says why.
 With `strict=True` it raises instead. A file whose structure is damaged is refused as a whole.
 
+Where a format is read by a library of native code, a file that is damaged, or made for it, can make that library end
+the process, or never return; each such format says so below. For files that nobody vouches for, `isolate=True` parses
+in a process of its own, with limits on time and memory:
+[a file that breaks its reader](explanation/stamps-and-safety.md#a-file-that-breaks-its-reader). Values of most formats
+are decoded by native code too, when they are read, in the process that reads them.
+
 The folder `examples/` of the project has a short script for each main format (`read_netcdf4.py`, `read_geotiff.py`, …):
 it makes a file, opens it virtually, and compares its values with those of the format's own library.
 """
+
+ISOLATE = "With `isolate=True` that is a `ParserCrashedError`."
 
 WRITTEN = """
 ## Written
@@ -84,8 +92,14 @@ def section(name: str, parser: Any) -> str:
         "",
         *(f"- {feature}" for feature in parser.refuses),
         "",
+        *native_code(getattr(parser, "native_code", "")),
     ]
     return "\n".join(lines)
+
+
+def native_code(risk: str) -> list[str]:
+    """Return the lines on the native library of a parser, if it has one."""
+    return ["Native code", "", f"- {risk} {ISOLATE}", ""] if risk else []
 
 
 def table(forms: dict[str, dict[str, str]]) -> str:

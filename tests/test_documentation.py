@@ -1,10 +1,12 @@
 """Every ``python`` block of the README and of the docs runs, page by page, in a folder that holds a small archive.
 
 The blocks of one page run in order in one namespace. A block after the comment ``<!-- no-run -->`` does not run: it
-needs something that a test has not got, such as a bucket.
+needs something that a test has not got, such as a bucket. A block with a title, such as ``title="slab.py"``, is a file:
+it is written into the folder, from which modules can be imported.
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ PAGES = [PROJECT / "README.md", PROJECT / "SECURITY.md", *sorted((PROJECT / "doc
 BLOCK = re.compile(
     r"^(?P<skip><!-- no-run -->\n)?(?P<indent>[ ]*)```python\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
+
+FILE = re.compile(r"^```\w+ title=\"(?P<name>[^\"]+)\"\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,14 @@ def runnable_blocks(text: str) -> list[Block]:
     return blocks
 
 
+def files_of(text: str) -> dict[str, str]:
+    """Return the files of a page, by name."""
+    return {match["name"]: match["code"] for match in FILE.finditer(text)}
+
+
 def run_page(page: Path) -> None:
+    for name, content in files_of(page.read_text(encoding="utf-8")).items():
+        Path(name).write_text(content, encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__page__"}
     for block in runnable_blocks(page.read_text(encoding="utf-8")):
         padded = "\n" * (block.line - 1) + block.code  # so that a traceback shows the line of the page
@@ -98,8 +109,19 @@ def zarr_configuration():
         yield
 
 
+@pytest.fixture
+def modules_of_the_page(tmp_path, monkeypatch):
+    """Import modules from the folder, and forget them after the page."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(PROJECT).as_posix())
-@pytest.mark.usefixtures("archive", "zarr_configuration")
+@pytest.mark.usefixtures("archive", "zarr_configuration", "modules_of_the_page")
 def test_code_of_page_runs(page):
     run_page(page)
 

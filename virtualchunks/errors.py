@@ -16,6 +16,7 @@
     │   └── ShortReadError                         fewer bytes than were asked for
     ├── DecodeError (ValueError)                   bytes that do not decode to the chunk they stand for
     ├── LimitExceededError (ValueError)            out of proportion, refused before it costs anything
+    ├── ParserCrashedError (RuntimeError)          a parser in a process of its own ended without an answer
     ├── MissingDependencyError (ImportError)       an extra that is not installed
     ├── VirtualArrayError (TypeError)              values were asked of an array that holds references only
     ├── TargetExistsError (FileExistsError)        a writer will not overwrite what is there
@@ -132,6 +133,32 @@ class DecodeError(VirtualChunksError, ValueError):
 
 class LimitExceededError(VirtualChunksError, ValueError):
     """Something out of proportion, refused before it costs memory or time."""
+
+
+class ParserCrashedError(VirtualChunksError, RuntimeError):
+    """A parser in a process of its own ended without an answer: it crashed, or reached a limit.
+
+    Parameters
+    ----------
+    message, url
+        As for :class:`VirtualChunksError`.
+    code
+        The exit code of the process, negative for the signal that ended it, as :mod:`subprocess` counts.
+    limit
+        The limit that was reached, ``"seconds"`` or ``"memory"``; ``None`` if it was none.
+
+    Attributes
+    ----------
+    code, limit
+        As given.
+    """
+
+    def __init__(
+        self, message: str, *, url: str | None = None, code: int | None = None, limit: str | None = None
+    ) -> None:
+        super().__init__(message, url=url)
+        self.code = code
+        self.limit = limit
 
 
 class MissingDependencyError(VirtualChunksError, ImportError):

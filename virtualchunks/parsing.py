@@ -12,6 +12,7 @@ import dataclasses
 import importlib.metadata
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
@@ -24,9 +25,11 @@ from virtualchunks.errors import (
     SourceUnavailableError,
     UnsupportedFeatureError,
 )
+from virtualchunks.isolation import Isolated
+from virtualchunks.reading.beginnings import look
 from virtualchunks.reading.listing import child_url, look_up
 from virtualchunks.reading.local import LocalFile
-from virtualchunks.reading.requests import get
+from virtualchunks.reading.reader import FIRST
 from virtualchunks.signatures import describe_content, format_of
 from virtualchunks.urls import split
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 #: The entry-point group that parsers register in.
 GROUP = "virtualchunks.parsers"
+#: The distribution whose parsers keep their names where others claim them, and are asked first.
+OURS = "virtualchunks"
 #: Bytes of a file that parsers are shown to recognise it. HDF5 files may begin with a user block of 8 KiB and more.
 HEAD = 16 << 10
 
@@ -90,6 +95,9 @@ class SniffingParser(Parser, Protocol):
 def parser_names() -> tuple[str, ...]:
     """Return the names of the installed parsers, in alphabetical order.
 
+    Where several distributions claim one name, it is that of virtualchunks' own parser, if it is one of them. The
+    others are called ``"distribution:name"``.
+
     Examples
     --------
     >>> "hdf5" in parser_names()
@@ -109,7 +117,8 @@ def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | 
         What may be read.
     parser
         A parser, which is returned as it is; a parser class; the name of an installed one, such as ``"hdf5"``; or
-        ``None`` to find the one that recognises what the file begins with, or else the end of its name.
+        ``None`` to find the one that recognises what the file begins with, or else the end of its name. What an
+        :class:`~virtualchunks.isolation.Isolated` holds is found in the same ways.
     **options
         Arguments for the parser. Those that are ``None`` are left out; a parser that was given as an instance has its
         own unless they are stated here.
@@ -122,6 +131,8 @@ def find_parser(url: str, registry: ObjectStoreRegistry, parser: Parser | str | 
         If the parser needs something that is not installed; the message names the extra.
     """
     stated = {name: value for name, value in options.items() if value is not None}
+    if isinstance(parser, Isolated):
+        return dataclasses.replace(parser, parser=find_parser(url, registry, parser.parser, **stated))
     if parser is None:
         return _made(_recognise(url, registry), stated)
     if isinstance(parser, str):
@@ -154,6 +165,8 @@ def leaving_out(parser: Parser, names: Iterable[str]) -> Parser:
         Names of variables.
     """
     further = tuple(names)
+    if isinstance(parser, Isolated) and callable(parser.parser):
+        return dataclasses.replace(parser, parser=leaving_out(parser.parser, further))
     if not further or not dataclasses.is_dataclass(parser) or not hasattr(parser, "drop_variables"):
         return parser
     own = parser.drop_variables or ()
@@ -180,34 +193,49 @@ def load_parser(name: str) -> type[Parser]:
     Parameters
     ----------
     name
-        The name of its entry point.
+        The name of its entry point; ``"distribution:name"`` where another distribution has a parser of that name.
 
     Raises
     ------
     FormatError
-        If none has this name.
+        If none has this name, or several have.
     MissingDependencyError
-        If the parser needs something that is not installed.
+        If the parser needs something that is not installed, or cannot be imported; the message names its distribution.
     """
     known = _entry_points()
     if name not in known:
+        same = [other for other in known if other.endswith(f":{name}")]
+        if same:
+            raise FormatError(f"several distributions have a parser named {name!r}: say which, {' or '.join(same)}")
         raise FormatError(f"no parser named {name!r} is installed; there are {', '.join(sorted(known)) or 'none'}")
     entry = known[name]
+    return _loaded(name, entry)
+
+
+def _loaded(name: str, entry: importlib.metadata.EntryPoint) -> type[Parser]:
+    """Import the class of a parser; whatever goes wrong in doing so concerns that parser alone."""
     try:
-        loaded: type[Parser] = entry.load()
+        loaded = entry.load()
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"the parser {name!r} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
+            f"{_who(name, entry)} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
         ) from error
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         raise MissingDependencyError(
-            f"the parser {name!r} cannot be loaded from {entry.value}, which its distribution names: {error}"
+            f"{_who(name, entry)} cannot be loaded from {entry.value}, which it names: {type(error).__name__}: {error}"
         ) from error
-    return loaded
+    if not isinstance(loaded, type):
+        raise MissingDependencyError(
+            f"{_who(name, entry)} cannot be used: {entry.value} is a {type(loaded).__name__}, not the class of a parser"
+        )
+    return cast("type[Parser]", loaded)
 
 
 def read_head(url: str, registry: ObjectStoreRegistry) -> bytes:
-    """Return the first bytes of an object, in one small request.
+    """Return the first bytes of an object, in one request.
+
+    The request is small, unless its answer is handed on to the reader that is opened next
+    (:func:`~virtualchunks.reading.beginnings.kept_beginnings`).
 
     Parameters
     ----------
@@ -223,7 +251,7 @@ def read_head(url: str, registry: ObjectStoreRegistry) -> bytes:
     """
     location = registry.locate(url)
     if location.path is None:
-        return bytes(get(location, 0, HEAD, upto=True).data)
+        return bytes(look(location, HEAD, FIRST).data[:HEAD])
     file = LocalFile(location)
     try:
         return file.read(0, min(HEAD, file.stamp.size or 0))
@@ -263,7 +291,7 @@ def _recognise(url: str, registry: ObjectStoreRegistry) -> type[Parser]:
     if known in names:
         return load_parser(str(known))
     kinds, missing = _installed()
-    found = next((kind for kind in kinds.values() if _is_sniffing(kind) and kind.recognises(head)), None)
+    found = next((kind for kind in kinds.values() if _recognises(kind, head)), None)
     if found is None and head and known is None:
         found = _by_suffix(url, kinds)
     if found is None:
@@ -271,8 +299,14 @@ def _recognise(url: str, registry: ObjectStoreRegistry) -> type[Parser]:
     return found
 
 
-def _is_sniffing(kind: Any) -> bool:
-    return callable(getattr(kind, "recognises", None))
+def _recognises(kind: Any, head: bytes) -> bool:
+    """Return whether a parser takes a file for its own; one that cannot say does not."""
+    try:
+        return callable(getattr(kind, "recognises", None)) and bool(kind.recognises(head))
+    except Exception as error:  # noqa: BLE001 - it is somebody else's code, and must not stop other files from opening
+        text = f"the parser {kind.__name__} of {kind.__module__} cannot say whether a file is its own: {error!r}"
+        warnings.warn(text, UserWarning, stacklevel=2)
+        return False
 
 
 def _by_suffix(url: str, kinds: Mapping[str, type[Any]]) -> type[Parser] | None:
@@ -296,10 +330,11 @@ def _by_markers(url: str, registry: ObjectStoreRegistry, kinds: Mapping[str, typ
 
 
 def _installed() -> tuple[dict[str, type[Any]], list[MissingDependencyError]]:
+    """Return the parsers that can be loaded, ours first, and why others cannot."""
     kinds, missing = {}, []
-    for name in parser_names():
+    for name, entry in _entry_points().items():
         try:
-            kinds[name] = load_parser(name)
+            kinds[name] = _loaded(name, entry)
         except MissingDependencyError as error:
             missing.append(error)
     return kinds, missing
@@ -326,8 +361,28 @@ def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
 
 @cache
 def _entry_points_on(path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
-    """Look through the installed distributions once per search path: it takes milliseconds."""
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    """Look through the installed distributions once per search path: it takes milliseconds. Ours come first."""
+    claims: dict[str, dict[str, importlib.metadata.EntryPoint]] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        claims.setdefault(entry.name, {}).setdefault(_normalized(entry), entry)
+    known: dict[str, importlib.metadata.EntryPoint] = {}
+    others: dict[str, importlib.metadata.EntryPoint] = {}
+    for name, by_distribution in sorted(claims.items()):
+        plain = OURS if OURS in by_distribution else next(iter(by_distribution)) if len(by_distribution) == 1 else None
+        for distribution, entry in by_distribution.items():
+            found = known if distribution == OURS else others
+            found[name if distribution == plain else f"{distribution}:{name}"] = entry
+    return {**known, **dict(sorted(others.items()))}
+
+
+def _normalized(entry: importlib.metadata.EntryPoint) -> str:
+    """Return the name of the distribution of an entry point, as PEP 503 normalizes it."""
+    return re.sub(r"[-_.]+", "-", entry.dist.name).lower() if entry.dist is not None else "unknown"
+
+
+def _who(name: str, entry: importlib.metadata.EntryPoint) -> str:
+    distribution = "an unknown distribution" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    return f"the parser {name!r} of {distribution}"
 
 
 def _how_to_install(entry: importlib.metadata.EntryPoint, module: str | None) -> str:

@@ -47,12 +47,16 @@ class TreeParser(ABC):
         How names usually end, in lower case, with the dot.
     reads, refuses
         What is read, and what is refused by name, for the page of formats.
+    native_code
+        Which library of native code parses, and what damaged files may make it do to the process; empty where all that
+        parses is Python.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     reads: ClassVar[tuple[str, ...]]
     refuses: ClassVar[tuple[str, ...]]
+    native_code: ClassVar[str] = ""
 
     group: str | None = None
     drop_variables: Iterable[str] | None = ()

@@ -95,6 +95,10 @@ class IcechunkParser(HierarchyParser, Version):
         "native chunks of a repository whose URL is not known, such as one in memory",
         "virtual chunks at URLs with queries, '..' or user info",
     )
+    native_code: ClassVar[str] = (
+        "The icechunk library reads the repository. A damaged one can make it ask for more memory than there is, which "
+        "ends the process."
+    )
 
     batch_size: int = 100_000
 

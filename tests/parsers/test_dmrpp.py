@@ -144,7 +144,6 @@ class TestDMRPPParser(ParserTests):
     """The suite that every parser passes."""
 
     parser: ClassVar[DMRPPParser] = DMRPPParser()
-    mutants = 100
     damage_within = None
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

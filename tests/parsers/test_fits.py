@@ -46,7 +46,6 @@ class TestFITSParser(ParserTests):
     """What holds for every parser."""
 
     parser = FITSParser()
-    mutants = 40
     damage_within = 5760
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

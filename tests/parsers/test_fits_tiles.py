@@ -206,7 +206,6 @@ class TestTileCompressedFiles(ParserTests):
     """What holds for every parser, damage to the compressed bytes included."""
 
     parser = FITSParser()
-    mutants = 25
     damage_within: ClassVar[int | None] = 5760
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

@@ -35,7 +35,6 @@ class TestHDF4Parser(ParserTests):
     """What holds for every parser. The HDF4 library crashes on damage, so it reads intact files only."""
 
     parser = HDF4Parser()
-    mutants = 40
     damage_within = None
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

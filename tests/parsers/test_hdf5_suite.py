@@ -11,7 +11,6 @@ from virtualchunks_parsers.hdf5 import HDF5Parser
 
 class TestHDF5Parser(ParserTests):
     parser = HDF5Parser()
-    mutants = 60
     damage_within = 2048
 
     def make_files(self, folder):

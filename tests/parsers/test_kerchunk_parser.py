@@ -89,7 +89,6 @@ class TestKerchunkDocuments(ParserTests):
     """The suite of all parsers."""
 
     parser: ClassVar[Any] = KerchunkParser()
-    mutants: ClassVar[int] = 70
     damage_within: ClassVar[int | None] = None
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

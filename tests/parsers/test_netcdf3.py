@@ -92,7 +92,6 @@ class TestNetCDF3Parser(ParserTests):
     """The suite that every parser passes."""
 
     parser: ClassVar[NetCDF3Parser] = NetCDF3Parser()
-    mutants = 60
     damage_within = 200
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

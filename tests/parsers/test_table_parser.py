@@ -33,7 +33,6 @@ def on_disk(path, values, chunks):
 class TestTableParser(ParserTests):
     parser = TableParser()
     damage_within = None
-    mutants = 60
 
     def make_files(self, folder):
         values = np.arange(35, dtype="<i4").reshape(7, 5)

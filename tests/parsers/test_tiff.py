@@ -78,14 +78,20 @@ class TIFFTests(ParserTests):
         return reference_arrays(path)
 
     def _reference_of_damaged(self, path: Path) -> Mapping[str, npt.NDArray[Any]] | None:
-        """Samples lie among the first bytes too; where tifffile refuses a file, nothing is known of those changed."""
-        return super()._reference_of_damaged(path) or {}
+        """Samples lie among the first bytes too; where tifffile refuses a file, nothing is known of those changed.
+
+        Where damage leaves one sample of the several that a photometric interpretation has, tifffile keeps their axis.
+        """
+        found = super()._reference_of_damaged(path) or {}
+        return {
+            name: values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+            for name, values in found.items()
+        }
 
 
 class TestTifffile(TIFFTests):
     """Files that tifffile writes."""
 
-    mutants: ClassVar[int] = 6
     damage_within: ClassVar[int | None] = 600
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:
@@ -164,7 +170,6 @@ def reversed_bits(data: bytes) -> bytes:
 class TestUnusual(TIFFTests):
     """Files that tifffile reads and does not write."""
 
-    mutants: ClassVar[int] = 12
     damage_within: ClassVar[int | None] = 400
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:

@@ -50,6 +50,11 @@ def decode_block(data: Any, encoding: ChunkEncoding, shape: tuple[int, ...]) -> 
         if isinstance(error, DecodeError | MissingDependencyError):
             raise
         raise DecodeError(f"{len(memoryview(data))} bytes do not decode with {encoding!r}: {error}") from error
+    except MemoryError as error:
+        raise DecodeError(
+            f"{len(memoryview(data))} bytes ask {encoding!r} for more memory than there is: the shape of the chunk is "
+            f"{decoded_shape}, so either they are damaged or it is"
+        ) from error
     if block.shape != decoded_shape:
         raise DecodeError(f"the bytes decode to the shape {block.shape}, expected {decoded_shape}")
     return block

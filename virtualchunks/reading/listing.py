@@ -81,8 +81,11 @@ def list_objects(registry: ObjectStoreRegistry, folder: str) -> dict[str, Stamp]
 
     Examples
     --------
-    >>> from obstore.store import MemoryStore >>> store = MemoryStore() >>> _ = store.put("a/b/c", b"012") >>> {name:
-    stamp.size for name, stamp in list_objects(ObjectStoreRegistry({"memory://": store}), "memory:///a").items()}
+    >>> from obstore.store import MemoryStore
+    >>> store = MemoryStore()
+    >>> _ = store.put("a/b/c", b"012")
+    >>> registry = ObjectStoreRegistry({"memory://": store})
+    >>> {name: stamp.size for name, stamp in list_objects(registry, "memory:///a").items()}
     {'b/c': 3}
     """
     location = registry.locate(folder)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from virtualchunks.errors import ManifestError, ShortReadError, SourceChangedError
+from virtualchunks.reading.beginnings import beginning
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.ranges import REMOTE, Coalescing, plan
-from virtualchunks.reading.requests import Answer, get, head
+from virtualchunks.reading.requests import get
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 
@@ -226,7 +227,8 @@ class _RemoteObject:
         self._sequel = -1  # where the last request ended: a read from there is sequential
         self._window = BLOCK
         self.stamp = Stamp()
-        first = self._first()
+        first = beginning(location, FIRST)
+        count(len(first.data))
         self.stamp = first.stamp
         self._size = first.stamp.size or 0
         self._keep(0, first.data)
@@ -267,18 +269,6 @@ class _RemoteObject:
         stop = min(stop, self._size)
         self._keep(start // BLOCK, self._get(start, stop))
         self._sequel = stop
-
-    def _first(self) -> Answer:
-        """The first request; an empty object refuses any range, and only a HEAD tells it from an error."""
-        try:
-            answer = get(self._location, 0, FIRST, upto=True)
-        except ShortReadError:
-            found = head(self._location)
-            if found is None or found.size != 0:
-                raise
-            answer = Answer(memoryview(b""), found)
-        self._count(len(answer.data))
-        return answer
 
     def _get(self, start: int, stop: int) -> memoryview:
         try:

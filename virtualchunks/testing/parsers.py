@@ -7,64 +7,28 @@ errors, where bytes come from, and what happens to damaged files.
 from __future__ import annotations
 
 import pickle
-import random
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from virtualchunks.errors import NotGrantedError, VirtualChunksError
-from virtualchunks.group import ManifestGroup
+from virtualchunks.isolation.answers import Parsed, loads
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.testing.mutants import MutantTests
 
 
-class ParserTests:
+class ParserTests(MutantTests):
     """What holds for every parser.
 
-    Subclass it under a name that pytest collects, set :attr:`parser`, and implement :meth:`make_files` and
-    :meth:`reference`.
-
-    Attributes
-    ----------
-    parser
-        An instance of the parser.
-    mutants
-        How many damaged copies of each file are tried; each has a few bytes changed, by a seeded generator.
-    damage_within
-        Only the first bytes of a file, this many, are damaged; ``None`` for all. Headers are where parsers can go
-        wrong.
+    Subclass it at the top of a module, under a name that pytest collects, set :attr:`parser`, and implement
+    :meth:`make_files` and :meth:`reference`. The attributes that say how many mutants are tried, and what each may
+    take, are those of :class:`~virtualchunks.testing.mutants.MutantTests`.
     """
-
-    parser: ClassVar[Any]
-    mutants: ClassVar[int] = 25
-    damage_within: ClassVar[int | None] = 4096
-
-    def make_files(self, folder: Path) -> Mapping[str, Path]:
-        """Write small files into a folder; return them by the name of what each shows."""
-        raise NotImplementedError
-
-    def reference(self, path: Path) -> Mapping[str, npt.NDArray[Any]]:
-        """Return what the reference reader sees: raw values by array path.
-
-        Any exception means that it refuses the file.
-        """
-        raise NotImplementedError
-
-    def parse(self, path: Path) -> tuple[ManifestGroup, ObjectStoreRegistry]:
-        """Parse a local file that is granted by naming it, with the folder around it."""
-        registry = ObjectStoreRegistry({path.parent.as_uri() + "/": None})
-        store = self.parser(path.as_uri(), registry)
-        return store.group, registry
-
-    @pytest.fixture
-    def files(self, tmp_path: Path) -> Mapping[str, Path]:
-        """The files of :meth:`make_files`."""
-        return self.make_files(tmp_path)
 
     def values(self, path: Path) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Read every array of a file through its references."""
@@ -115,10 +79,13 @@ class ParserTests:
                     assert sources.buffer(row) is not None or sources.stamp(row).size is not None, name
 
     def test_groups_pickle(self, files: Mapping[str, Path]) -> None:
-        """And come back equal."""
+        """And come back equal, also from a process of their own, which may answer with references alone."""
         for path in files.values():
             group, _ = self.parse(path)
             assert pickle.loads(pickle.dumps(group)) == group
+            answer = loads(pickle.dumps(Parsed(group, beneath=False)))
+            assert isinstance(answer, Parsed)
+            assert answer.group == group
 
     def test_what_is_not_granted_is_not_read(self, files: Mapping[str, Path]) -> None:
         """An empty registry opens nothing."""
@@ -150,52 +117,3 @@ class ParserTests:
             for part in (1, 8, len(whole) // 3, len(whole) // 2, len(whole) - 1):
                 cut = self._damaged(path, whole[:part], tmp_path / f"cut-{label}-{part}")
                 self._check_damaged(cut, expected, f"{label} cut to {part} bytes")
-
-    def test_damaged_files_are_refused_or_read_as_the_reference_does(
-        self, files: Mapping[str, Path], tmp_path: Path
-    ) -> None:
-        """Seeded changes of a few bytes: an error of ours, or what the reference reader makes of the same bytes."""
-        for label, path in files.items():
-            whole = path.read_bytes()
-            intact = dict(self.reference(path))
-            chance = random.Random(label)
-            for number in range(self.mutants):
-                changed = bytearray(whole)
-                reach = min(len(whole), self.damage_within or len(whole))
-                for _ in range(chance.choice((1, 1, 2, 4))):
-                    changed[chance.randrange(reach)] = chance.randrange(256)
-                damaged = self._damaged(path, bytes(changed), tmp_path / f"damaged-{label}-{number}")
-                expected = self._reference_of_damaged(damaged)
-                self._check_damaged(damaged, intact if expected is None else expected, f"{label}, mutant {number}")
-
-    def _damaged(self, path: Path, content: bytes, folder: Path) -> Path:
-        folder.mkdir()
-        damaged = folder / path.name
-        damaged.write_bytes(content)
-        return damaged
-
-    def _reference_of_damaged(self, path: Path) -> Mapping[str, npt.NDArray[Any]] | None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return dict(self.reference(path))
-        except Exception:  # noqa: BLE001 - a reference reader may refuse damage in any way it likes
-            return None
-
-    def _check_damaged(self, path: Path, expected: Mapping[str, npt.NDArray[Any]], label: str) -> None:
-        """Read what can be read; whatever is returned must be what is expected, where that is known."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                group, registry = self.parse(path)
-        except VirtualChunksError as error:
-            if path.name not in str(error):
-                raise AssertionError(f"{label}: the error does not name the file: {error}") from error
-            return
-        for name, array in group.walk_arrays():
-            try:
-                found = read_values(array, registry, name=name)
-            except VirtualChunksError:
-                continue
-            if name in expected:
-                np.testing.assert_array_equal(found, expected[name], err_msg=f"{label}: {name}")

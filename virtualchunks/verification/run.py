@@ -14,6 +14,7 @@ import numpy.typing as npt
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.errors import MissingDependencyError, VirtualChunksError
+from virtualchunks.isolation import Isolated
 from virtualchunks.parsing import find_parser
 from virtualchunks.reading.decode import encoding_of, placed
 from virtualchunks.reading.fetch import fetch
@@ -211,10 +212,11 @@ class _Checking:
         except VirtualChunksError as error:
             self.unverified[f"the file cannot be parsed: {error.message}"] += len(chunks)
             return self
-        opening: OpenNative | None = getattr(type(parser), "native", None)
+        kind = type(parser.parser if isinstance(parser, Isolated) else parser)
+        opening: OpenNative | None = getattr(kind, "native", None)
         if opening is None:
-            kind = getattr(type(parser), "name", type(parser).__name__)
-            self.unverified[f"there is no other reader of {kind} to compare with"] += len(chunks)
+            name = getattr(kind, "name", kind.__name__)
+            self.unverified[f"there is no other reader of {name} to compare with"] += len(chunks)
             return self
         places = Places.of(group, self.url)
         try:

@@ -73,7 +73,16 @@ class VirtualChunksBackend(BackendEntrypoint):
     description = "Open what the parsers of virtualchunks read, through an object store registry"
     url = "https://virtualchunks.readthedocs.io"
     supports_groups = True
-    open_dataset_parameters = ("filename_or_obj", "drop_variables", *DECODING, "group", "registry", "parser", "strict")
+    open_dataset_parameters = (
+        "filename_or_obj",
+        "drop_variables",
+        *DECODING,
+        "group",
+        "registry",
+        "parser",
+        "strict",
+        "isolate",
+    )
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Return whether it is a ManifestStore: files are left to the engines made for their format."""
@@ -88,10 +97,11 @@ class VirtualChunksBackend(BackendEntrypoint):
         registry: Registry = None,
         parser: Parser | str | None = None,
         strict: bool | None = None,
+        isolate: bool = False,
         **decoding: Any,
     ) -> xr.Dataset:
         """Open one group of a file; see :func:`xarray.open_dataset` and :func:`virtualchunks.open_virtual_dataset`."""
-        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables)
+        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables, isolate)
         options = {"drop_variables": drop_variables, **decoding}
         return _dataset(subgroup(root, group, source), granted, source, options)
 
@@ -104,10 +114,11 @@ class VirtualChunksBackend(BackendEntrypoint):
         registry: Registry = None,
         parser: Parser | str | None = None,
         strict: bool | None = None,
+        isolate: bool = False,
         **decoding: Any,
     ) -> dict[str, xr.Dataset]:
         """Open every group of a file, by path."""
-        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables)
+        root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables, isolate)
         options = {"drop_variables": drop_variables, **decoding}
         nodes = subgroup(root, group, source).walk()
         return {f"/{path}": _dataset(node, granted, source, options) for path, node in nodes}
@@ -120,7 +131,7 @@ class VirtualChunksBackend(BackendEntrypoint):
 
 
 def _opened(
-    opened: Any, registry: Registry, parser: Parser | str | None, strict: bool | None, dropped: Any
+    opened: Any, registry: Registry, parser: Parser | str | None, strict: bool | None, dropped: Any, isolate: bool
 ) -> tuple[ManifestGroup, ObjectStoreRegistry, str]:
     """Return the root group, what may be read, and what to call the source."""
     if not isinstance(opened, str | os.PathLike):
@@ -128,7 +139,7 @@ def _opened(
         return opened.group, ObjectStoreRegistry.coerce(granted), type(opened).__name__
     source = as_url(opened)
     granted = granting(registry, source)
-    store = open_store(source, registry, parser, drop_variables=dropped, strict=strict)
+    store = open_store(source, registry, parser, drop_variables=dropped, strict=strict, isolate=isolate)
     return store.group, registry_of(store, granted), source
 
 

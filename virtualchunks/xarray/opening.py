@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
+from virtualchunks.isolation import Isolated
 from virtualchunks.parsing import Parser, companions_of, find_parser, leaving_out
+from virtualchunks.reading.beginnings import kept_beginnings
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.roots import Places
 from virtualchunks.urls import as_url
@@ -29,12 +32,13 @@ def open_store(
     drop_variables: str | Iterable[str] | None = None,
     strict: bool | None = None,
     roots: Mapping[str, Places] | None = None,
+    isolate: bool = False,
 ) -> ManifestStore:
     """Open a file as a read-only Zarr store of references to its chunks.
 
     Parameters
     ----------
-    url, registry, parser, strict, roots
+    url, registry, parser, strict, roots, isolate
         As for :func:`open_virtual_dataset`.
     drop_variables
         Names of variables that the parser leaves out, if it can.
@@ -52,11 +56,13 @@ def open_store(
     named = as_url(url)
     granted = granting(registry, named, roots)
     dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
-    chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
-    if registry is None:
-        granted = granted.grant(*companions_of(chosen, named))
     try:
-        return chosen(named, granted)
+        with nullcontext() if isolate else kept_beginnings():  # another process reads for itself
+            chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
+            if registry is None:
+                granted = granted.grant(*companions_of(chosen, named))
+            parse = Isolated(chosen) if isolate and not isinstance(chosen, Isolated) else chosen
+            return parse(named, granted)
     except VirtualChunksError as error:
         error.url = error.url if error.url is not None else named
         raise
@@ -74,6 +80,7 @@ def open_virtual_dataset(
     group: str | None = None,
     strict: bool | None = None,
     roots: Mapping[str, Places] | None = None,
+    isolate: bool = False,
 ) -> xr.Dataset:
     """Open a file as a Dataset of references to its chunks: a virtual Dataset.
 
@@ -112,6 +119,10 @@ def open_virtual_dataset(
     roots
         Where the named roots are that references lie beneath: for each name a folder, or mirrors of it in the order in
         which they are tried. Naming a folder grants what lies beneath it.
+    isolate
+        Whether to parse in a process of its own, with limits: for files that nobody vouches for, whose format is read
+        by a native library (the page of formats says which). A crash is then an error, and so is what takes longer than
+        a minute or 2 GiB; :class:`~virtualchunks.isolation.Isolated` as `parser` sets other limits.
 
     Returns
     -------
@@ -126,6 +137,8 @@ def open_virtual_dataset(
         If the registry does not cover the file.
     ReadError
         If its bytes cannot be read.
+    ParserCrashedError
+        With `isolate`, if the process that parses crashes or reaches a limit.
     MissingDependencyError
         If an extra is not installed.
 
@@ -143,7 +156,9 @@ def open_virtual_dataset(
     """
     named = as_url(url)
     granted = granting(registry, named, roots)
-    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots)
+    store = open_store(
+        named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots, isolate=isolate
+    )
     dataset = group_to_dataset(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),
@@ -168,12 +183,13 @@ def open_virtual_datatree(
     group: str | None = None,
     strict: bool | None = None,
     roots: Mapping[str, Places] | None = None,
+    isolate: bool = False,
 ) -> xr.DataTree:
     """Open a file with all its groups as a DataTree of references to its chunks.
 
     Parameters
     ----------
-    url, registry, parser, drop_variables, loadable_variables, decode_times, mask_and_scale, strict, roots
+    url, registry, parser, drop_variables, loadable_variables, decode_times, mask_and_scale, strict, roots, isolate
         As for :func:`open_virtual_dataset`, for each group.
     group
         Path of the group to have at the root.
@@ -190,7 +206,9 @@ def open_virtual_datatree(
     """
     named = as_url(url)
     granted = granting(registry, named, roots)
-    store = open_store(named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots)
+    store = open_store(
+        named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots, isolate=isolate
+    )
     tree = group_to_datatree(
         subgroup(store.group, group, named),
         registry=registry_of(store, granted),

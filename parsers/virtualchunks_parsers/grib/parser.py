@@ -106,6 +106,9 @@ class GRIBParser(FileParser):
         "indexes of another version of the file",
         "files with damaged headers; damaged values are met by ecCodes when they are read, and can end the process",
     )
+    native_code: ClassVar[str] = (
+        "ecCodes reads the headers of each message. A damaged message can make it abort, or not return."
+    )
 
     filter_by_keys: Mapping[str, Any] = field(default_factory=dict)
     on_duplicate: str = RAISE

@@ -16,6 +16,7 @@ import numpy as np
 
 from virtualchunks.codecs.grib_sections import END, MAGIC, Field, Message, fields_of, message_at
 from virtualchunks.errors import FormatError, ShortReadError
+from virtualchunks.reading.beginnings import beginning
 from virtualchunks.reading.ranges import REMOTE, plan
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.reading.requests import get
@@ -70,11 +71,13 @@ class HeaderReader:
 
     def _first(self, start: int) -> None:
         try:
-            answer = get(self._location, start, start + FIRST, upto=True)
-        except ShortReadError as error:
-            if start:  # the object ends before: its size is to be known nonetheless
-                return self._first(0)
-            raise FormatError(f"no GRIB file: {self.url} is empty", url=self.url) from error
+            answer = get(self._location, start, start + FIRST, upto=True) if start else beginning(self._location, FIRST)
+        except ShortReadError:
+            if not start:
+                raise
+            return self._first(0)  # the object ends before: its size is to be known nonetheless
+        if not answer.data:
+            raise FormatError(f"no GRIB file: {self.url} is empty", url=self.url)
         self.stamp = answer.stamp
         self._keep(start, bytes(answer.data))
         return None

@@ -91,6 +91,7 @@ class HDF5Parser(FileParser):
         "text of variable length above 256 MiB in one array",
         "dangling and circular links",
     )
+    native_code: ClassVar[str] = "The HDF5 library walks the file. A damaged file can make it abort, or not return."
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:

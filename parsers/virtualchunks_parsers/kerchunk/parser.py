@@ -102,6 +102,7 @@ class KerchunkParser(HierarchyParser):
         "URLs with queries, '..' or user info, and fsspec's chained URLs",
         "zstd streams that do not say how large they unpack",
     )
+    native_code: ClassVar[str] = "Arrow's library reads Parquet partitions; a damaged one can make it abort."
 
     base_url: str | None = None
     fs_root: InitVar[str | None] = None

@@ -127,7 +127,7 @@ def target_url(path: str, base: str | None) -> str:
     Examples
     --------
     >>> target_url("s3://bucket/50% +x.nc", None), target_url("a.nc", "s3://bucket/data/")
-    ('s3://bucket/50%25%20%2Bx.nc', 's3://bucket/data/a.nc')
+    ('s3://bucket/50%25%20+x.nc', 's3://bucket/data/a.nc')
     """
     root = re.match(rf"\{{{ROOT_NAME}\}}/", path)
     if root:

@@ -151,8 +151,9 @@ def generate(templates: Templates, generators: Any) -> Iterator[tuple[str, list[
 
     Examples
     --------
-    >>> one = {"key": "v/{{i}}", "url": "s3://b/{{i}}.nc", "offset": "{{i * 10}}", "length": "10", "dimensions": {"i":
-    [0, 1]}} >>> list(generate(Templates(), [one])) [('v/0', ['s3://b/0.nc', 0, 10]), ('v/1', ['s3://b/1.nc', 10, 10])]
+    >>> one = {"key": "v/{{i}}", "url": "s3://b/{{i}}.nc", "offset": "{{i * 10}}", "length": "10"}
+    >>> list(generate(Templates(), [{**one, "dimensions": {"i": [0, 1]}}]))
+    [('v/0', ['s3://b/0.nc', 0, 10]), ('v/1', ['s3://b/1.nc', 10, 10])]
     """
     if not isinstance(generators, Sequence) or isinstance(generators, str):
         raise FormatError("the 'gen' of a Kerchunk document is a list")

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measure import HEADER, Row, save
 
-PARTS = ("core", "parsing", "reading", "tables", "verbs")
+PARTS = ("core", "parsing", "reading", "references", "tables", "verbs")
 
 
 def main(parts: list[str]) -> None:

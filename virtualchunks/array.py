@@ -84,7 +84,7 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise ManifestError(
                 f"the manifest has a chunk grid of shape {manifest.shape_chunk_grid}, but an array of shape "
                 f"{checked.shape} with this chunk grid needs {checked.grid.grid_shape}",
-                url=next(manifest.iter_nonempty_paths(), None),
+                url=manifest.origin,
             )
         self._metadata = checked
         self._manifest = manifest
@@ -151,12 +151,12 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         Chunks that are all packed alike decode alike: stores serve them packed, with the packing among the attributes.
         """
         metadata, manifest = as_stored(self._parts)
-        own, grid, ids = metadata.encoding, metadata.grid, manifest.sources.encoding_ids
+        own, grid = metadata.encoding, metadata.grid
         if in_order(own.dtype, "=") != metadata.dtype or own.lift_key or own.start is not None:
             return True
         if own.shape is not None and not (grid.is_regular and own.shape == grid.chunk_shape):
             return True
-        return ids is not None and any(encoding != own for encoding in encodings_in_use((metadata, manifest)))
+        return manifest.names_encodings and any(encoding != own for encoding in encodings_in_use((metadata, manifest)))
 
     def __len__(self) -> int:
         if not self.shape:
@@ -341,7 +341,7 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         if error.variable is None:
             error.variable = self._metadata.name
         if error.url is None:
-            error.url = next(self._manifest.iter_nonempty_paths(), None)
+            error.url = self._manifest.origin
         return error
 
     def __eq__(self, other: object) -> Any:

@@ -67,11 +67,20 @@ def in_words(size: float) -> str:
 
 def _facts(array: ManifestArray) -> list[tuple[str, str]]:
     metadata, manifest = array.metadata, array.manifest
-    total, present = metadata.grid.size, len(manifest)
+    total = metadata.grid.size
     names = metadata.dimension_names or (None,) * array.ndim
     shape = " × ".join(
         f"{name}: {size:,}" if name else f"{size:,}" for name, size in zip(names, array.shape, strict=True)
     )
+    if manifest.is_deferred:
+        return [
+            ("Array", f"ManifestArray, {array.dtype}"),
+            ("Shape", shape or "a scalar"),
+            ("Chunks", f"{array._chunks_text()}, {total:,} in all"),
+            ("References", f"in {manifest.origin}, loaded when they are used"),
+            ("Codecs", _codecs(metadata.codecs, ())),
+        ]
+    present = len(manifest)
     missing = f", {total - present:,} missing (read as {metadata.fill_value})" if present < total else ""
     stored = int(manifest.records["length"][manifest.present].sum(dtype=np.uint64)) if present else 0
     return [
@@ -103,7 +112,7 @@ def _codecs(own: Iterable[Any], others: tuple[Any, ...]) -> str:
 def _sketch(array: ManifestArray) -> str:
     """Draw the last two axes, behind them the one before as a depth."""
     grid = array.metadata.grid
-    if not grid.ndim or not grid.size:
+    if not grid.ndim or not grid.size or array.manifest.is_deferred:
         return ""
     present = np.atleast_2d(array.manifest.present)
     front = present.all(axis=tuple(range(present.ndim - 2)))

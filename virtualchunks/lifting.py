@@ -7,6 +7,7 @@ stores and writers do that: the bytes are then served as they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,16 +30,15 @@ def lifted(parts: Parts) -> Parts:
     packing = Packing.of(metadata.attributes, metadata.dtype, metadata.fill_value)
     if packing is None or is_time(metadata.attributes.get("units")):
         return parts
-    if any(encoding.packing is not None for encoding in (metadata.encoding, *manifest.sources.encodings)):
+    if any(encoding.packing is not None for encoding in encodings_named(parts)):
         return parts
-    sources = manifest.sources.map_encodings(lambda encoding: replace(encoding, packing=packing))
     raised = metadata.replace(
         dtype=packing.dtype,
         encoding=replace(metadata.encoding, packing=packing),
         fill_value=packing.lifted_scalar(metadata.fill_value),
         attributes={name: value for name, value in metadata.attributes.items() if name not in packing.attributes},
     )
-    return raised, ChunkManifest._trusted(manifest.records, sources)
+    return raised, _with_encodings(manifest, lambda encoding: replace(encoding, packing=packing))
 
 
 def as_stored(parts: Parts) -> Parts:
@@ -50,9 +50,9 @@ def as_stored(parts: Parts) -> Parts:
         Metadata and manifest.
     """
     metadata, manifest = parts
-    if metadata.encoding.packing is None and all(other.packing is None for other in manifest.sources.encodings):
+    if all(encoding.packing is None for encoding in encodings_named(parts)):
         return parts
-    used = encodings_in_use(parts) or [metadata.encoding]
+    used = (manifest.names_encodings and encodings_in_use(parts)) or [metadata.encoding]
     own = metadata.encoding if metadata.encoding in used else used[0]
     packing = next((encoding.packing for encoding in (own, *used) if encoding.packing is not None), None)
     if packing is None or any(not _fits(encoding, packing) for encoding in used) or packing.dtype != metadata.dtype:
@@ -66,7 +66,20 @@ def as_stored(parts: Parts) -> Parts:
         fill_value=packing.fill_value if fill is None else fill,
         attributes={**metadata.attributes, **packing.attributes},
     )
-    return lowered, ChunkManifest._trusted(manifest.records, manifest.sources.map_encodings(_without_packing))
+    return lowered, _with_encodings(manifest, _without_packing)
+
+
+def encodings_named(parts: Parts) -> tuple[ChunkEncoding, ...]:
+    """Return the encoding of an array and those that its sources name, in use or not; no references are loaded."""
+    metadata, manifest = parts
+    return (metadata.encoding, *(manifest.sources.encodings if manifest.names_encodings else ()))
+
+
+def _with_encodings(manifest: ChunkManifest, change: Callable[[ChunkEncoding], ChunkEncoding]) -> ChunkManifest:
+    """Return a manifest with other encodings; itself, which may not be loaded yet, where it names none."""
+    if not manifest.names_encodings:
+        return manifest
+    return ChunkManifest._trusted(manifest.records, manifest.sources.map_encodings(change))
 
 
 def _fits(encoding: ChunkEncoding, packing: Packing) -> bool:

@@ -28,12 +28,12 @@ from virtualchunks.records import (
     check_ranges,
     checked_entry,
     chunk_key,
+    factorise,
     parse_chunk_key,
     spanned_shape,
 )
 from virtualchunks.roots import reference_url
 from virtualchunks.sources import SourceTable
-from virtualchunks.urls import as_url, canonical_urls
 
 __all__ = [
     "IN_MEMORY",
@@ -184,7 +184,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
                 f"paths, offsets and lengths differ in shape: {names.shape}, {places.shape}, {sizes.shape}"
             )
         check_ranges(places, sizes)
-        source, sources = _factorise(names, validate=validate_paths)
+        source, sources = factorise(names, validate=validate_paths)
         wide = sizes.size > 0 and int(sizes.max()) >= 2**32
         records = np.empty(names.shape, dtype=WIDE_RECORD if wide else RECORD)
         records["source"], records["length"], records["offset"] = source, sizes, places
@@ -224,6 +224,30 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
     def sources(self) -> SourceTable:
         """The table that the records point into."""
         return self._sources
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether records are yet to be loaded, as those of a :class:`~virtualchunks.deferred.DeferredManifest`."""
+        return False
+
+    @property
+    def origin(self) -> str | None:
+        """A URL that tells a person which chunks these are: that of the first source; ``None`` where there is none."""
+        return next(self.iter_nonempty_paths(), None)
+
+    @property
+    def names_encodings(self) -> bool:
+        """Whether chunks may decode otherwise than with the encoding of their array."""
+        return self._sources.encoding_ids is not None
+
+    def record(self, index: tuple[int, ...]) -> tuple[SourceTable, int, int, int]:
+        """Return a table, and the row of it (negative for a missing chunk), the length and the offset of one chunk."""
+        return self._sources, *self._records[index].item()
+
+    def select(self, indices: Sequence[npt.NDArray[np.int64]]) -> ChunkManifest:
+        """Return the manifest of the chunks at these indices along each axis."""
+        records = self._records[np.ix_(*indices)] if indices else self._records
+        return ChunkManifest._trusted(records, self._sources)
 
     @property
     def shape_chunk_grid(self) -> tuple[int, ...]:
@@ -307,12 +331,11 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
     def used_rows(self) -> npt.NDArray[np.intp]:
         """Return the numbers of the source rows that some chunk points at, in order."""
-        flags = np.zeros(len(self._sources), dtype=bool)
+        flags = np.zeros(len(self._sources) + 2, dtype=bool)  # the last two stand for chunks that have no row
         source = self._distinct["source"].reshape(-1)
         for start in range(0, source.size, _BLOCK):
-            part = source[start : start + _BLOCK]
-            flags[part[part >= 0]] = True
-        return np.flatnonzero(flags)
+            flags[source[start : start + _BLOCK]] = True
+        return np.flatnonzero(flags[:-2])
 
     def iter_nonempty_paths(self) -> Iterator[str]:
         """Iterate over the distinct URLs that the chunks point at."""
@@ -456,26 +479,6 @@ def _shift_sources(
     shift = shift.reshape(-1, *[1] * (records.ndim - axis - 1))
     source = records["source"]
     np.add(source, shift, out=source, where=source >= 0)
-
-
-def _factorise(names: npt.NDArray[Any], *, validate: bool) -> tuple[npt.NDArray[np.int32], SourceTable]:
-    flat = names.reshape(-1)
-    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
-    numbers: dict[str, int] = {}
-    codes = np.empty(flat.size, dtype=np.int32)
-    for start, block in zip(range(0, flat.size, _BLOCK), blocks, strict=True):
-        texts = block.tolist()
-        for name in dict.fromkeys(texts):
-            numbers.setdefault(name, len(numbers))
-        codes[start : start + _BLOCK] = np.fromiter(map(numbers.__getitem__, texts), dtype=np.int32, count=len(texts))
-    if not all(isinstance(name, str) for name in numbers):
-        raise ManifestError("paths must be strings")
-    urls = [name for name in numbers if name]
-    canonical = canonical_urls([as_url(url) if url.startswith("/") else url for url in urls]) if validate else urls
-    rows = {url: row for row, url in enumerate(dict.fromkeys(canonical))}
-    row_of = {name: rows[url] for name, url in zip(urls, canonical, strict=True)}
-    final = np.fromiter((row_of.get(name, MISSING) for name in numbers), dtype=np.int32, count=len(numbers))
-    return final[codes].reshape(names.shape), SourceTable.of_urls(list(rows))
 
 
 def _row_identity(table: SourceTable, row: int) -> tuple[Any, ...]:

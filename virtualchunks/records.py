@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import ManifestError
+from virtualchunks.sources import SourceTable
+from virtualchunks.urls import as_url, canonical_urls
 
 Records = npt.NDArray[Any]
 
@@ -22,6 +24,9 @@ MISSING = -1
 PENDING = -2
 
 LARGEST_OFFSET = 2**63 - 1
+
+#: How many paths are turned into Python strings at a time.
+_BLOCK = 65_536
 
 
 def chunk_key(index: Sequence[int], separator: str = ".") -> str:
@@ -98,3 +103,32 @@ def check_lengths(records: Records) -> None:
     if empty.any():
         index = tuple(np.argwhere(empty)[0].tolist())
         raise ManifestError(f"chunk {index} has the length 0; leave the path of a missing chunk empty", chunk=index)
+
+
+def factorise(names: npt.NDArray[Any], *, validate: bool) -> tuple[npt.NDArray[np.int32], SourceTable]:
+    """Return the table of the distinct URLs in an array of them, and the row of each; -1 for the empty string.
+
+    Raises
+    ------
+    ManifestError
+        If something is no text.
+    URLError
+        If it is no acceptable URL, where that is to be validated.
+    """
+    flat = names.reshape(-1)
+    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+    numbers: dict[str, int] = {}
+    codes = np.empty(flat.size, dtype=np.int32)
+    for start, block in zip(range(0, flat.size, _BLOCK), blocks, strict=True):
+        texts = block.tolist()
+        for name in dict.fromkeys(texts):
+            numbers.setdefault(name, len(numbers))
+        codes[start : start + _BLOCK] = np.fromiter(map(numbers.__getitem__, texts), dtype=np.int32, count=len(texts))
+    if not all(isinstance(name, str) for name in numbers):
+        raise ManifestError("paths must be strings")
+    urls = [name for name in numbers if name]
+    canonical = canonical_urls([as_url(url) if url.startswith("/") else url for url in urls]) if validate else urls
+    rows = {url: row for row, url in enumerate(dict.fromkeys(canonical))}
+    row_of = {name: rows[url] for name, url in zip(urls, canonical, strict=True)}
+    final = np.fromiter((row_of.get(name, MISSING) for name in numbers), dtype=np.int32, count=len(numbers))
+    return final[codes].reshape(names.shape), SourceTable.of_urls(list(rows))

@@ -28,10 +28,10 @@ from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.reading.blocks import BlockCache
-from virtualchunks.reading.decode import cell_of, encode_cell, encoding_of, placed, transcode
+from virtualchunks.reading.decode import cell_of, encode_cell, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import afetch, fetch
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.sources import Stamp
+from virtualchunks.sources import SourceTable, Stamp
 from virtualchunks.store_keys import DOCUMENT, ChunkKeys, ServedArray, clamp
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class _Reference:
 
     served: ServedArray
     index: tuple[int, ...]
+    sources: SourceTable
     source: int
     offset: int
     length: int
@@ -53,17 +54,17 @@ class _Reference:
     @property
     def url(self) -> str:
         """Where the bytes are; empty where they are in memory."""
-        return self.served.array.manifest.sources.url(self.source)
+        return self.sources.url(self.source)
 
     @property
     def stamp(self) -> Stamp | None:
         """What is recorded of the object at the URL."""
-        return self.served.array.manifest.sources.stamp(self.source) or None
+        return self.sources.stamp(self.source) or None
 
     @property
     def held(self) -> memoryview | None:
         """The bytes, where they are in memory."""
-        buffer = self.served.array.manifest.sources.buffer(self.source)
+        buffer = self.sources.buffer(self.source)
         return None if buffer is None else memoryview(buffer)[self.offset : self.offset + self.length]
 
     def wanted(self, request: ByteRequest | None) -> tuple[int, int]:
@@ -84,19 +85,20 @@ class _Reference:
         """Return a key for the decoded block, where that is several chunks."""
         if not self.served.shares_blocks:
             return None
-        encoding, grid = encoding_of(self.served.array, self.source), self.served.metadata.grid
-        shape = grid.nominal_shape(self.index) if encoding.shape is None else encoding.shape
+        metadata = self.served.array.metadata
+        encoding = row_encoding(metadata, self.sources, self.source)
+        shape = metadata.grid.nominal_shape(self.index) if encoding.shape is None else encoding.shape
         where = self.url or (self.served.path, self.source)
         return where, self.stamp, self.offset, self.length, encoding.block_key, shape
 
     def transcoded(self, data: Any, request: ByteRequest | None, blocks: BlockCache, known: Any) -> bytes:
         """Return the part of the served bytes that is requested, from the bytes as they are stored, or their block."""
         array, key = self.served.array, self.shared_block()
+        metadata, block = array.metadata, known
         with self.place():
             if key is None:
                 return _part(transcode(array, self.index, data), request)
-            metadata, encoding = array.metadata, encoding_of(array, self.source)
-            block = known
+            encoding = row_encoding(metadata, self.sources, self.source)
             if block is None:
                 block = decode_block(data, encoding, metadata.grid.nominal_shape(self.index))
                 blocks.put(key, block)
@@ -118,13 +120,11 @@ class ManifestStore(Store):
 
     Notes
     -----
-    Dimension names are served as they are; xarray opens arrays that have them, and parsers make some up where a file
-    has none.
+    Dimension names are served as they are; parsers make some up where a file has none.
 
     Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are decoded chunk by
-    chunk and served as plain little-endian bytes. Nothing is cached but metadata, and up to 64 MiB of decoded blocks
-    where one block is several chunks of a finer grid; there are no threads, no event loops and no open files in a
-    store, so that it may be used after a fork and sent to other processes.
+    chunk and served as plain little-endian bytes. Nothing is cached but metadata, and 64 MiB of blocks where one block
+    is several chunks; there are no threads, no event loops and no open files, so a store may be forked and pickled.
 
     Examples
     --------
@@ -218,7 +218,10 @@ class ManifestStore(Store):
 
     def _find(self, key: str) -> bytes | _Reference | None:
         """Return the document or the reference under a key, ``None`` where there is none."""
-        node, path, rest = self._walk(key)
+        return self._found(*self._walk(key))
+
+    def _found(self, node: ManifestGroup | ServedArray, path: str, rest: list[str]) -> bytes | _Reference | None:
+        """Return what :meth:`_find` does, from where the walk along a key ended."""
         if rest == [DOCUMENT]:
             return self._array_document(node) if isinstance(node, ServedArray) else self._group_document(node, path)
         if not isinstance(node, ServedArray) or not rest:
@@ -226,8 +229,8 @@ class ManifestStore(Store):
         index = node.find("/".join(rest))
         if index is None:
             return None
-        source, length, offset = node.array.manifest.records[index].item()
-        return _Reference(node, index, source, offset, length)
+        sources, source, length, offset = node.array.manifest.record(index)
+        return _Reference(node, index, sources, source, offset, length)
 
     def _nodes(self, group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestGroup | ServedArray]]:
         """Iterate over a group and all below it."""
@@ -303,7 +306,9 @@ class ManifestStore(Store):
             If a chunk that must be decoded does not.
         """
         self._is_open = True
-        found = self._find(key)
+        place = self._walk(key)
+        deferred = isinstance(place[0], ServedArray) and place[0].array.manifest.is_deferred
+        found = await asyncio.to_thread(self._found, *place) if deferred else self._found(*place)
         buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
         if not isinstance(found, _Reference):
             return None if found is None else buffer.from_bytes(_part(found, byte_range))

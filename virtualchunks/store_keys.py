@@ -19,6 +19,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from virtualchunks.array import ManifestArray
 from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import ManifestError
+from virtualchunks.lifting import encodings_named
 from virtualchunks.metadata import ArrayMetadata
 
 #: The key of a metadata document, below the path of its node.
@@ -184,8 +185,7 @@ class ServedArray:
     @cached_property
     def shares_blocks(self) -> bool:
         """Whether one block of decoded values may be several chunks."""
-        every = (self.array.metadata.encoding, *self.array.manifest.sources.encodings)
-        return any(encoding.start is not None for encoding in every)
+        return any(encoding.start is not None for encoding in encodings_named(self.array._parts))
 
     @cached_property
     def metadata(self) -> ArrayMetadata:
@@ -212,11 +212,12 @@ class ServedArray:
 
     def find(self, key: str) -> tuple[int, ...] | None:
         """Return the index of the chunk under a key; ``None`` for no such key, and for a missing chunk."""
-        records = self.array.manifest.records
-        index = self.keys.index(key, records.ndim)
-        if index is None or any(i >= n for i, n in zip(index, records.shape, strict=True)):
+        manifest = self.array.manifest
+        shape = manifest.shape_chunk_grid
+        index = self.keys.index(key, len(shape))
+        if index is None or any(i >= n for i, n in zip(index, shape, strict=True)):
             return None
-        return index if records["source"][index] >= 0 else None
+        return index if manifest.record(index)[1] >= 0 else None
 
     @cached_property
     def _bytes_of_each(self) -> int | None:
@@ -229,7 +230,7 @@ class ServedArray:
     def length(self, index: tuple[int, ...]) -> int | None:
         """Return the length of a chunk as it is served; ``None`` where only decoding tells, as for text."""
         if not self.transcodes:
-            return int(self.array.manifest.records["length"][index])
+            return self.array.manifest.record(index)[2]
         if self._bytes_of_each is not None:
             return self._bytes_of_each
         if self.metadata.dtype.kind in "OT":

@@ -271,6 +271,7 @@ def test_other_paths_are_left_out_by_name(path: str) -> None:
         ["/t", 0],
         ["/t", 0, 1, 2],
         ["/t", -1, 4],
+        ["/t", 0, -1],
         ["/t", 0, 0],
         ["/t", 0, 1.5],
         ["/t", True, 4],
@@ -370,3 +371,11 @@ def test_names_and_arguments_of_elsewhere() -> None:
     for head in (b'{"version": 1, "refs": {', b' {".zgroup": "x"', gzip.compress(b'{"refs": {}}')):
         assert KerchunkParser.recognises(head)
     assert not KerchunkParser.recognises(b'{"type": "FeatureCollection"}')
+
+
+def test_a_chunk_that_is_there_twice_is_refused_by_its_key(target: Path, tmp_path: Path) -> None:
+    text = json.dumps({"version": 1, "refs": references(str(target))})
+    twice = text.replace('"a/1.0":', '"a/0.0": ["/t", 0, 32], "a/1.0":')
+    (tmp_path / "refs.json").write_text(twice)
+    with pytest.raises(FormatError, match=r"two members have the name 'a/0\.0'"):
+        KerchunkParser()(str(tmp_path / "refs.json"))

@@ -446,10 +446,15 @@ def test_compressed_json(tmp_path, compression):
     assert json.loads(bytes(text)) == to_references(simple(tmp_path))
 
 
-def test_fsspec_reads_compressed_json(tmp_path):
-    write_json(simple(tmp_path), tmp_path / "refs.json.gz", compression="gzip")
-    found = zarr_group(str(tmp_path / "refs.json.gz"), target_options={"compression": "gzip"})["v"][:]
-    assert found.tolist() == [0, 1, 2, 3]
+@pytest.mark.parametrize(("suffix", "compression"), [("gz", "gzip"), ("zst", "zstd"), ("json", None)])
+def test_fsspec_reads_json_that_is_compressed_as_its_name_says(tmp_path, suffix, compression):
+    target = str(tmp_path / f"refs.json.{suffix}")
+    write_json(simple(tmp_path), target)
+    for said in (compression, "infer"):
+        found = zarr_group(target, target_options={"compression": said})["v"][:]
+        assert found.tolist() == [0, 1, 2, 3]
+    write_json(simple(tmp_path), target, compression=None)
+    assert json.loads((tmp_path / f"refs.json.{suffix}").read_text()) == to_references(simple(tmp_path))
 
 
 def test_an_unknown_compression_names_the_known(tmp_path):

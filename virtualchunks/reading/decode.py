@@ -19,15 +19,20 @@ from virtualchunks.codecs.pipeline import decode_block, encode_block
 from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import DecodeError, VirtualChunksError
 from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.sources import SourceTable
 
 Block = npt.NDArray[Any]
 
 
 def encoding_of(array: ManifestArray, source: int) -> ChunkEncoding:
     """Return the encoding of the chunks that point at a row of the source table."""
-    sources = array.manifest.sources
+    return row_encoding(array.metadata, array.manifest.sources, source)
+
+
+def row_encoding(metadata: ArrayMetadata, sources: SourceTable, source: int) -> ChunkEncoding:
+    """Return the encoding of the chunks of an array that point at a row of a source table."""
     number = sources.encoding_id(source)
-    return sources.encodings[number - 1] if number else array.metadata.encoding
+    return sources.encodings[number - 1] if number else metadata.encoding
 
 
 def read_chunk_block(array: ManifestArray, index: Sequence[int], data: Any) -> Block:
@@ -60,8 +65,8 @@ def read_chunk_block(array: ManifestArray, index: Sequence[int], data: Any) -> B
     >>> read_chunk_block(array, (1,), b"\\0\\3\\0\\0").tolist()
     [3]
     """
-    source = int(array.manifest.records[tuple(index)]["source"])
-    return decode_cell(array.metadata, encoding_of(array, source), index, data)
+    sources, source, _, _ = array.manifest.record(tuple(index))
+    return decode_cell(array.metadata, row_encoding(array.metadata, sources, source), index, data)
 
 
 def decode_cell(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequence[int], data: Any) -> Block:

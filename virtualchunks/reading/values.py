@@ -22,9 +22,10 @@ from virtualchunks.errors import ManifestError
 from virtualchunks.grid import Axis, IntArray
 from virtualchunks.manifest import Records
 from virtualchunks.metadata import ArrayMetadata
-from virtualchunks.reading.decode import cell_of, encoding_of, placed, transcode
+from virtualchunks.reading.decode import cell_of, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.sources import SourceTable
 
 #: Elements of an axis: consecutive ones at a constant step, or any.
 Places = slice | IntArray
@@ -178,17 +179,15 @@ def read_values(
     [3, 2, 1, 0]
     """
     cuts = cut_axes(array, selection)
-    manifest = array.manifest
+    manifest = array.manifest.select([cut.chunks for cut in cuts])
     records = manifest.records
-    if records.ndim:
-        records = records[np.ix_(*(cut.chunks for cut in cuts))]
     flat = np.atleast_1d(records).reshape(-1)
     shape = tuple(cut.size for cut in cuts)
     complete = bool((flat["source"] >= 0).all())
     out = (
         np.empty(shape, dtype=array.dtype) if complete else np.full(shape, array.metadata.fill_value, dtype=array.dtype)
     )
-    reading = _Reading(array, cuts, flat, records.shape, out, registry, name)
+    reading = _Reading(array, cuts, flat, manifest.sources, records.shape, out, registry, name)
     reading.run()
     return out.reshape(tuple(cut.size for cut in cuts if not cut.dropped))
 
@@ -200,6 +199,7 @@ class _Reading:
     array: ManifestArray
     cuts: Sequence[AxisCut]
     records: Records
+    sources: SourceTable
     shape: tuple[int, ...]
     out: npt.NDArray[Any]
     registry: ObjectStoreRegistry
@@ -212,7 +212,7 @@ class _Reading:
         order = order[source[order] >= 0]
         rows, begins = np.unique(source[order], return_index=True)
         groups = list(zip(rows.tolist(), np.split(order, begins[1:]), strict=True)) if len(rows) else []
-        held = self.array.manifest.sources.buffer
+        held = self.sources.buffer
         for row, chunks in groups:
             if held(row) is not None:
                 self.take(row, chunks)
@@ -236,9 +236,9 @@ class _Reading:
         places = self.places(chunks[sequence])
         indices = [self.index(place) for place in places]
         rows = records["source"].tolist()
-        encodings = {number: encoding_of(self.array, number) for number in set(rows)}
+        encodings = {number: row_encoding(self.array.metadata, self.sources, number) for number in set(rows)}
         blocks = _Blocks(self.array.metadata)
-        url = self.array.manifest.sources.url(row) or None
+        url = self.sources.url(row) or None
         fetched = self.fetch(row, spans, indices)
         for place, index, span, number, data in zip(places, indices, spans, rows, fetched, strict=True):
             with placed(url=url, variable=self.name, chunk=index, span=span):
@@ -247,7 +247,7 @@ class _Reading:
 
     def by_object(self, groups: list[tuple[int, IntArray]]) -> list[tuple[int, IntArray]]:
         """Join the chunks of sources that differ in nothing but their encodings, if one block may be several chunks."""
-        sources = self.array.manifest.sources
+        sources = self.sources
         if all(encoding.start is None for encoding in sources.encodings):
             return groups
         joined: dict[Any, list[tuple[int, IntArray]]] = {}
@@ -267,7 +267,7 @@ class _Reading:
 
     def fetch(self, row: int, spans: list[tuple[int, int]], indices: list[tuple[int, ...]]) -> Sequence[Any]:
         """Return the bytes of chunks of one source."""
-        sources = self.array.manifest.sources
+        sources = self.sources
         buffer = sources.buffer(row)
         if buffer is not None:
             return [memoryview(buffer)[offset : offset + length] for offset, length in spans]
@@ -363,10 +363,9 @@ def chunk_bytes(
     grid_shape = array.metadata.grid.grid_shape
     if len(place) != len(grid_shape) or any(not 0 <= i < n for i, n in zip(place, grid_shape, strict=True)):
         raise ManifestError(f"chunk {place} lies outside the chunk grid of shape {grid_shape}", chunk=place)
-    source, length, offset = array.manifest.records[place].item()
+    sources, source, length, offset = array.manifest.record(place)
     if source < 0:
         return None
-    sources = array.manifest.sources
     held = sources.buffer(source)
     with placed(url=sources.url(source) or None, variable=name, chunk=place, span=(offset, length)):
         if held is not None:

@@ -39,6 +39,7 @@ FORMS: dict[str, dict[str, str]] = {
         "Zarr metadata": "version 2",
         "rectilinear chunk grids": "no",
         **_KERCHUNK,
+        "appending": "`append_dim`, along the slowest dimension",
         "nested groups": "yes; readers must pass `remote_protocol`",
     },
     "DMR++": {
@@ -62,7 +63,7 @@ FORMS: dict[str, dict[str, str]] = {
         "nested groups": "yes",
         "mixed encodings in one array": "no",
         "text of any length": "yes",
-        "appending": "`append_dim`, `region`",
+        "appending": "`append_dim`, `region`, by labels also before the first and between others",
         "notices changed sources": "ETag, or time of last modification, for each object, where its store allows",
     },
     "Arrow table, Parquet": _TABLE,

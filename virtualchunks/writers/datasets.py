@@ -20,6 +20,7 @@ from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 from virtualchunks.group import ManifestGroup
 from virtualchunks.inline import encode_array
+from virtualchunks.lifting import encodings_named
 from virtualchunks.metadata import ArrayMetadata
 
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ def _virtual(variable: xarray.Variable, array: ManifestArray) -> ManifestArray:
 
 def _is_lifted(variable: xarray.Variable, array: ManifestArray) -> bool:
     """Return whether the packing in a variable's encoding has been applied to the array already."""
-    encodings = (array.metadata.encoding, *array.manifest.sources.encodings)
-    return any(encoding.packing is not None for encoding in encodings) or (
+    return any(encoding.packing is not None for encoding in encodings_named(array._parts)) or (
         variable.encoding.get("dtype", array.dtype) != array.dtype
     )
 

@@ -92,7 +92,7 @@ def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
         )
     encoding = next(iter(encodings), None)
     own = metadata.transcoded().encoding if encoding is None else _nominal(path, metadata, encoding, target)
-    names = _dimension_names(path, metadata)
+    names = dimension_names(path, metadata)
     return StoredArray(path, metadata.replace(encoding=own, dimension_names=names), manifest)
 
 
@@ -100,12 +100,11 @@ def _encodings(metadata: ArrayMetadata, manifest: ChunkManifest) -> dict[ChunkEn
     """Count the chunks that decode in each way."""
     if not len(manifest.sources):
         return {}
-    sources = manifest.records["source"][manifest.present]
-    if not sources.size:
-        return {}
     ids = manifest.sources.encoding_ids
     if ids is None:
-        return {metadata.encoding: int(sources.size)}
+        count = len(manifest)
+        return {metadata.encoding: count} if count else {}
+    sources = manifest.records["source"][manifest.present]
     counts: dict[ChunkEncoding, int] = {}
     for number, count in enumerate(np.bincount(ids[sources]).tolist()):
         if count:
@@ -139,8 +138,16 @@ def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target
     )
 
 
-def _dimension_names(path: str, metadata: ArrayMetadata) -> tuple[str, ...]:
-    """Return the dimension names; a dimension without one is the array's own, as in a virtual Dataset."""
+def dimension_names(path: str, metadata: ArrayMetadata) -> tuple[str, ...]:
+    """Return the dimension names; a dimension without one is the array's own, as in a virtual Dataset.
+
+    Parameters
+    ----------
+    path
+        Path of the array.
+    metadata
+        What it is.
+    """
     names = metadata.dimension_names or (None,) * metadata.ndim
     own = path.rpartition("/")[2]
     return tuple(f"{own}_dim_{axis}" if name is None else name for axis, name in enumerate(names))

@@ -77,6 +77,11 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
         categorical_threshold: int = 10,
         *,
         zarr_format: Literal[2, 3] = 2,
+        registry: Registry = None,
+        store: Any = None,
+        compression: Literal["infer", "gzip", "zstd"] | None = "infer",
+        mode: Literal["w", "w-", "a"] | None = None,
+        append_dim: str | None = None,
     ) -> dict[str, Any] | None:
         """Write the references in Kerchunk's format, or return them.
 
@@ -90,6 +95,12 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
             As for :func:`virtualchunks.writers.kerchunk.write_parquet`.
         zarr_format
             Format of the metadata: xarray's kerchunk engine reads 2; 3 also holds rectilinear chunk grids.
+        registry, store
+            Stores by prefix for a URL that is not a local file; or one obstore store, of which `filepath` is a key.
+        compression
+            Of JSON; by default as the name says: ``.gz``, ``.zst`` or ``.zstd``.
+        mode, append_dim
+            As for :func:`virtualchunks.writers.kerchunk.write_kerchunk`.
 
         Raises
         ------
@@ -112,6 +123,11 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
             record_size=record_size,
             categorical_threshold=categorical_threshold,
             zarr_format=zarr_format,
+            registry=registry,
+            store=store,
+            compression=compression,
+            mode=mode,
+            append_dim=append_dim,
         )
 
     def to_dmrpp(
@@ -269,9 +285,12 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         store: Any,
         *,
         group: str | None = None,
-        mode: Literal["w", "w-", "a"] | None = None,
+        mode: Literal["w", "w-", "a", "r+"] | None = None,
         append_dim: str | None = None,
         region: Literal["auto"] | Mapping[str, Any] | None = None,
+        on_duplicate: Literal["error", "skip", "replace", "allow"] = "error",
+        inline_threshold: int | None = None,
+        registry: Registry = None,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
     ) -> None:
@@ -286,7 +305,13 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         mode
             ``"w-"`` creates and fails if there is something, ``"w"`` replaces, ``"a"`` adds variables.
         append_dim, region
-            As for :meth:`xarray.Dataset.to_zarr`.
+            As for :meth:`xarray.Dataset.to_zarr`. A region with ``mode="a"`` puts new labels where they belong.
+        on_duplicate
+            What becomes of labels that `append_dim` finds stored already.
+        inline_threshold
+            Chunks of up to so many bytes are read now and stored in the repository.
+        registry
+            What may be read for that; by default what was opened by name in this process, as for :meth:`open`.
         validate_containers
             Whether each URL must lie in a virtual chunk container of the repository.
         last_updated_at
@@ -301,6 +326,9 @@ class VirtualDataset(_Virtual[xr.Dataset]):
             mode=mode,
             append_dim=append_dim,
             region=region,
+            on_duplicate=on_duplicate,
+            inline_threshold=inline_threshold,
+            registry=self._granted(registry) if inline_threshold is not None else registry,
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,
         )
@@ -382,7 +410,13 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         self,
         store: Any,
         *,
-        mode: Literal["w", "w-", "a"] | None = None,
+        group: str | None = None,
+        mode: Literal["w", "w-", "a", "r+"] | None = None,
+        append_dim: str | None = None,
+        region: Literal["auto"] | Mapping[str, Any] | None = None,
+        on_duplicate: Literal["error", "skip", "replace", "allow"] = "error",
+        inline_threshold: int | None = None,
+        registry: Registry = None,
         write_inherited_coords: bool = False,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
@@ -391,7 +425,9 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
 
         Parameters
         ----------
-        store, mode, validate_containers, last_updated_at
+        store, group, mode, append_dim, region
+            As there; labels may be those of a coordinate that a group inherits.
+        on_duplicate, inline_threshold, registry, validate_containers, last_updated_at
             As there.
         write_inherited_coords
             Whether a group repeats the coordinates that it inherits.
@@ -401,7 +437,13 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         write_icechunk(
             self._held,
             store,
+            group=group,
             mode=mode,
+            append_dim=append_dim,
+            region=region,
+            on_duplicate=on_duplicate,
+            inline_threshold=inline_threshold,
+            registry=self._granted(registry) if inline_threshold is not None else registry,
             write_inherited_coords=write_inherited_coords,
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -15,6 +16,7 @@ from xarray.conventions import decode_cf_variables
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.attributes import with_bounds_units
+from virtualchunks.deferred import DeferredManifest
 from virtualchunks.errors import DecodeError, FormatError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.packing import PACKING_ATTRIBUTES
@@ -89,7 +91,7 @@ def group_to_dataset(
         mask_and_scale,
     )
     if registry is not None:
-        remember(sources_of(arrays.values()), granted)
+        _remember(arrays.values(), granted)
     dataset = assemble({name: variables[name] for name in arrays}, dict(group.attributes))
     dataset.encoding = group_encoding(group)
     return dataset
@@ -213,6 +215,16 @@ def _virtual_variable(
         return xr.Variable(dimensions, array, attributes, fastpath=True)
     packing = {name: attributes.pop(name) for name in PACKING_ATTRIBUTES if name in attributes}
     return xr.Variable(dimensions, lifted, attributes, {**packing, "dtype": array.dtype}, fastpath=True)
+
+
+def _remember(arrays: Iterable[ManifestArray], granted: ObjectStoreRegistry) -> None:
+    """Record which of the objects that arrays refer to are granted: now, or once the references are loaded."""
+    manifests = [array.manifest for array in arrays]
+    for manifest in manifests:
+        if isinstance(manifest, DeferredManifest):
+            manifest.when_loaded(partial(remember, registry=granted))
+    loaded = [manifest for manifest in manifests if not isinstance(manifest, DeferredManifest)]
+    remember({url for manifest in loaded for url in manifest.sources.urls if url}, granted)
 
 
 def _choose(
@@ -340,7 +352,7 @@ def _check_sizes(arrays: Mapping[str, ManifestArray], dimensions: Mapping[str, t
                 raise FormatError(
                     f"dimension {dimension!r} has the length {first[0]} in {first[1]!r} and {size} in {name!r}: leave "
                     "one of them out with drop_variables",
-                    url=next(array.manifest.iter_nonempty_paths(), None),
+                    url=array.manifest.origin,
                     variable=name,
                 )
 

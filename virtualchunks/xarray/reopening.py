@@ -9,7 +9,7 @@ import xarray as xr
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import UnsupportedFeatureError
-from virtualchunks.indexing import encodings_in_use
+from virtualchunks.lifting import encodings_named
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.xarray.dataset import decode_variables, references_of
 from virtualchunks.xarray.grants import recall
@@ -41,7 +41,7 @@ def reopen(
         _check_unlifted(references)
     granted = _granted(references.values(), registry)
     stored = {name: _stored(name, dataset.variables[name], array, granted) for name, array in references.items()}
-    url = next((url for array in references.values() for url in array.manifest.iter_nonempty_paths()), None)
+    url = next(filter(None, (array.manifest.origin for array in references.values())), None)
     values = decode_variables(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
     for name, variable in values.items():
         variable.encoding = {**dataset.variables[name].encoding, **variable.encoding}
@@ -60,7 +60,7 @@ def _stored(name: str, variable: xr.Variable, array: ManifestArray, registry: Ob
 def _check_unlifted(references: dict[str, ManifestArray]) -> None:
     """Refuse to give stored numbers where they mean one thing in one chunk and another in the next."""
     for name, array in references.items():
-        if any(encoding.lift_key for encoding in encodings_in_use(array._parts)):
+        if any(encoding.lift_key for encoding in encodings_named(array._parts)):
             raise UnsupportedFeatureError(
                 "mask_and_scale=False asks for stored numbers, but the chunks of this variable are packed in several "
                 "ways, so that the numbers have no one meaning: read the values with mask_and_scale=True, or open the "

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import FormatError, LimitExceededError
+from virtualchunks.manifest import ChunkManifest
 from virtualchunks.sources import SourceTable, Stamp
 from virtualchunks_parsers.kerchunk.targets import Targets
 from virtualchunks_parsers.zarr.manifests import Chunks
@@ -102,6 +103,16 @@ class References:
         rows = {path: order[bounds[number] : bounds[number + 1]] for path, number in paths.items()}
         return cls(keys, values, rows, targets)
 
+    def manifest(self, array: StoredArray) -> ChunkManifest:
+        """Return the manifest of an array.
+
+        Raises
+        ------
+        FormatError, UnsupportedFeatureError, LimitExceededError
+            As :meth:`chunks`.
+        """
+        return self.chunks(array).manifest(array.metadata.grid)
+
     def chunks(self, array: StoredArray) -> Chunks:
         """Return the chunks of an array.
 
@@ -120,7 +131,9 @@ class References:
         found, numbers = array.keys.numbers(names, array.metadata.grid.grid_shape, skip)
         del names
         values = [self.values[row] for row in rows[found].tolist()]
-        is_target = np.fromiter((type(value) in _LISTS for value in values), dtype=bool, count=len(values))
+        is_target = np.ones(len(values), dtype=bool)
+        if not set(map(type, values)) <= _LISTS:
+            is_target[:] = [type(value) in _LISTS for value in values]
         held = {
             number: self.budget.take(inline_bytes(values[place]))
             for place, number in zip(np.flatnonzero(~is_target).tolist(), numbers[~is_target].tolist(), strict=True)
@@ -164,7 +177,9 @@ def _columns(values: Sequence[Sequence[Any]]) -> tuple[list[str], Int64, Int64]:
     if shapes == {3}:
         return paths, _integers([value[1] for value in values]), _integers([value[2] for value in values])
     offsets = _integers([value[1] if len(value) == 3 else 0 for value in values])
-    return paths, offsets, _integers([value[2] if len(value) == 3 else -1 for value in values])
+    lengths = _integers([value[2] if len(value) == 3 else 0 for value in values])
+    whole = np.fromiter((len(value) == 1 for value in values), dtype=bool, count=len(values))
+    return paths, offsets, np.where(whole, -1, lengths)
 
 
 def _integers(column: list[Any]) -> Int64:
@@ -173,9 +188,12 @@ def _integers(column: list[Any]) -> Int64:
     if bool in kinds:
         raise FormatError("an offset or length is a boolean")
     try:
-        return np.array(column if kinds <= {int} else list(map(operator.index, column)), dtype=np.int64)
+        numbers = np.array(column if kinds <= {int} else list(map(operator.index, column)), dtype=np.int64)
     except (TypeError, OverflowError) as error:
         raise FormatError("an offset or length is no integer below 2**63") from error
+    if len(numbers) and int(numbers.min()) < 0:
+        raise FormatError(f"the offset or length of a chunk is negative: {numbers.min()}")
+    return numbers
 
 
 def from_columns(
@@ -272,4 +290,4 @@ def metadata_keys(references: Mapping[str, Any], names: Sequence[str]) -> Iterat
     """Iterate over the keys of metadata documents."""
     endings = tuple(names)
     wanted = frozenset(names)
-    return (key for key in references if key.endswith(endings) and key.rpartition("/")[2] in wanted)
+    return (key for key in [key for key in references if key.endswith(endings)] if key.rpartition("/")[2] in wanted)

@@ -8,18 +8,20 @@ from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar, Protocol
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.errors import FormatError, SourceUnavailableError
+from virtualchunks.errors import FormatError, LimitExceededError, SourceUnavailableError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.manifest import ChunkManifest
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.listing import child_url, read_whole
+from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.sources import Stamp
 from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.kerchunk.columns import References, inline_bytes, metadata_keys
 from virtualchunks_parsers.kerchunk.document import GZIP, MOST_BYTES, Document
 from virtualchunks_parsers.kerchunk.parquet import METADATA, open_references
 from virtualchunks_parsers.kerchunk.targets import Targets
-from virtualchunks_parsers.zarr.manifests import Chunks
 from virtualchunks_parsers.zarr.nodes import (
     DOCUMENTS,
     Node,
@@ -35,13 +37,15 @@ from virtualchunks_parsers.zarr.tree import HierarchyParser, folder_of
 DICTIONARY = "the references"
 #: Largest metadata document that a reference points at, in bytes.
 MOST_METADATA = 16 << 20
+#: How the URLs of folders end, where no document is looked for first.
+_FOLDERS = ("/", ".parq", ".parquet")
 
 
 class _ChunkSource(Protocol):
     """Whatever knows the chunks of an array."""
 
-    def chunks(self, array: StoredArray) -> Chunks:
-        """Return them."""
+    def manifest(self, array: StoredArray) -> ChunkManifest:
+        """Return where they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,10 @@ class KerchunkParser(HierarchyParser):
     dictionary. Templates and generators are expanded without a template engine: names, calls with constants, and
     integer arithmetic are understood, anything else is refused.
 
+    Of a Parquet folder, opening reads ``.zmetadata`` alone. A partition is loaded when one of its chunks is asked for,
+    and what is wrong with it is told then; slicing, combining, writing and pickling load all partitions of an array.
+    References that were replaced since they were opened raise.
+
     Naming a reference file does not grant what it refers to: reading values later needs a registry that covers the
     targets. They are not opened while parsing, with one exception: a reference to a whole object (``[url]``) does not
     say how long it is, so the object is looked up if the registry covers it, and its array left out if not.
@@ -89,7 +97,8 @@ class KerchunkParser(HierarchyParser):
     name: ClassVar[str] = "Kerchunk references"
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".kerchunk", ".parq", ".parquet", ".zst", ".zstd")
     reads: ClassVar[tuple[str, ...]] = (
-        "JSON of version 0 and 1, plain, gzip, zstd; Parquet folders; dictionaries",
+        "JSON of version 0 and 1, plain, gzip, zstd; dictionaries",
+        "Parquet folders, of which only the metadata is read until chunks are asked for",
         "Zarr v2 and v3 metadata, nested groups, arrays at the root, every chunk key encoding",
         "inline chunks, base64 and text",
         "templates and generators: names, calls with constants, integer arithmetic",
@@ -174,14 +183,16 @@ class KerchunkParser(HierarchyParser):
             return self._document(Document.from_mapping(url, DICTIONARY), DICTIONARY, granted), granted
         url = as_url(url)
         granted = ObjectStoreRegistry().grant(url) if registry is None else ObjectStoreRegistry.coerce(registry)
-        document, failed = _read_document(url, granted)
-        if document is not None:
-            return self._document(document, url, granted), granted
-        folder, granted = folder_of(url, registry)
-        metadata = _read_metadata(folder, granted)
+        folder, wider = folder_of(url, registry)
+        metadata = _read_metadata(folder, wider) if url.endswith(_FOLDERS) else None
+        if metadata is None:
+            document, failed = _read_document(url, granted)
+            if document is not None:
+                return self._document(document, url, granted), granted
+            metadata = None if url.endswith(_FOLDERS) else _read_metadata(folder, wider)
         if metadata is None:
             raise failed or SourceUnavailableError(f"{url} cannot be read: there is no such file or folder", url=url)
-        return self._parquet(folder, metadata, granted), granted
+        return self._parquet(folder, *metadata, wider), wider
 
     def _document(self, document: Document, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
         targets = Targets(registry, document.templates, self.base_url)
@@ -197,8 +208,8 @@ class KerchunkParser(HierarchyParser):
         arrays = (path for path, node in nodes.items() if node.is_array)
         return self._tree(nodes, References.sorted_out(document.references, arrays, targets), url)
 
-    def _parquet(self, folder: str, data: bytes, registry: ObjectStoreRegistry) -> ManifestGroup:
-        references, metadata = open_references(folder, data, registry, Targets(registry, None, self.base_url))
+    def _parquet(self, folder: str, data: bytes, stamp: Stamp, registry: ObjectStoreRegistry) -> ManifestGroup:
+        references, metadata = open_references(folder, data, stamp, registry, Targets(registry, None, self.base_url))
         documents = {
             key: document if isinstance(document, Mapping) else parse_document(key, str(document), folder)
             for key, document in metadata.items()
@@ -212,7 +223,7 @@ class KerchunkParser(HierarchyParser):
 def _array(node: Node, source: _ChunkSource, url: str) -> ManifestArray:
     stored = node.array(url)
     with metadata_errors(url, node.path or "/"):
-        return ManifestArray(stored.metadata, source.chunks(stored).manifest(stored.metadata.grid))
+        return ManifestArray(stored.metadata, source.manifest(stored))
 
 
 def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[Document | None, SourceUnavailableError | None]:
@@ -226,9 +237,14 @@ def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[Document | 
     return (Document.from_bytes(data.pop(), url), None) if data[0] else (None, None)  # popped, so that it can be let go
 
 
-def _read_metadata(folder: str, registry: ObjectStoreRegistry) -> bytes | None:
+def _read_metadata(folder: str, registry: ObjectStoreRegistry) -> tuple[bytes, Stamp] | None:
+    """Return the metadata of references in Parquet, and its stamp."""
+    url = child_url(folder, METADATA)
     try:
-        return read_whole(registry, child_url(folder, METADATA), MOST_BYTES)
+        with ObjectReader(registry, url) as reader:
+            if reader.size > MOST_BYTES:
+                raise LimitExceededError(f"{url} has {reader.size:,} bytes; the most is {MOST_BYTES:,}", url=url)
+            return reader.read_at(0, reader.size), reader.stamp
     except SourceUnavailableError:
         return None
 

@@ -6,11 +6,13 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.writers.kerchunk.documents import kept_references
+from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
 from virtualchunks.writers.kerchunk.references import (
     ArrayReferences,
     References,
@@ -19,9 +21,9 @@ from virtualchunks.writers.kerchunk.references import (
     metadata_text,
     references,
 )
-from virtualchunks.writers.targets import WriteMode, target_of
+from virtualchunks.writers.targets import target_of
 
-Compression = Literal["gzip", "zstd"]
+Compression = Literal["infer", "gzip", "zstd"]
 
 
 def write_json(
@@ -30,9 +32,9 @@ def write_json(
     *,
     registry: Any = None,
     store: Any = None,
-    compression: Compression | None = None,
+    compression: Compression | None = "infer",
     zarr_format: ZarrFormat = 2,
-    mode: WriteMode = "w",
+    mode: KerchunkMode = "w",
 ) -> None:
     """Write the references of a tree as one JSON file, which replaces what is there whole or not at all.
 
@@ -47,11 +49,13 @@ def write_json(
     store
         An obstore store.
     compression
-        ``"gzip"`` or ``"zstd"``; fsspec reads it with ``target_options={"compression": …}``.
+        ``"gzip"`` or ``"zstd"``; ``None`` for none. By default, the name says it: ``.gz``, ``.zst`` or ``.zstd``.
+        fsspec reads it with ``target_options={"compression": …}``.
     zarr_format
         As for :func:`to_references`.
     mode
-        ``"w"`` replaces what is there, ``"w-"`` refuses to.
+        ``"w"`` replaces what is there, ``"w-"`` refuses to, ``"a"`` adds arrays to it and replaces those of the same
+        path, for which the whole file is written again.
 
     Raises
     ------
@@ -61,20 +65,29 @@ def write_json(
         If `mode` is ``"w-"`` and the target is there.
     WriteError
         If the target cannot be written; what was there before is untouched.
+    FormatError
+        If arrays are to be added to a file that holds no references.
 
     Notes
     -----
     ``xarray.open_dataset(target, engine="kerchunk")`` reads the file, with ``group=…`` for the groups below the root.
     """
     place = target_of(target, registry, store)
-    pieces = (text.encode() for text in _text(references(group, zarr_format)))
-    place.write_file(_compressor(compression)(pieces), mode)
+    compress = _compressor(compression, os.fspath(target))
+    chosen = resolved_mode(mode)
+    made = references(group, zarr_format)
+    before = place.read_file() if chosen == "a" else None
+    kept: Mapping[str, Any] = {} if before is None else kept_references(before, made, place.url)
+    pieces = (text.encode() for text in _text(made, kept))
+    place.write_file(compress(pieces), "w" if chosen == "a" else chosen)
 
 
-def _text(made: References) -> Iterator[str]:
+def _text(made: References, kept: Mapping[str, Any]) -> Iterator[str]:
     """Yield the document, in pieces."""
     templates = f'"templates":{json.dumps(made.templates)},' if made.templates else ""
     yield f'{{"version":1,{templates}"refs":{{'
+    for key, value in kept.items():
+        yield f"{json.dumps(key)}:{json.dumps(value)},"
     documents = (f"{json.dumps(key)}:{json.dumps(metadata_text(value))}" for key, value in made.metadata.items())
     yield ",".join(documents)
     for array in made.arrays:
@@ -88,13 +101,13 @@ def _entries(array: ArrayReferences) -> Iterator[str]:
     """Yield the entries of the chunks of an array, joined, some at a time."""
     start = json.dumps(f"{array.path}/")[:-1]
     heads = [f'":[{json.dumps(target)},' for target in array.targets]
+    form = f"{start.replace('%', '%%')}{array.key_format}%s%d,%d]"
     for block in array.blocks():
-        columns = (array.keys(block.number), block.source.tolist(), block.offset.tolist(), block.length.tolist())
-        entries = [
-            f"{start}{key}{heads[row]}{offset},{length}]" for key, row, offset, length in zip(*columns, strict=True)
-        ]
+        columns = (map(heads.__getitem__, block.source.tolist()), block.offset.tolist(), block.length.tolist())
+        entries = list(map(form.__mod__, zip(*array.indices(block.number), *columns, strict=True)))
         for place, data in array.buffers(block):
-            entries[place] = f'{start}{columns[0][place]}":"{inline_text(data)}"'
+            [key] = array.keys(block.number[place : place + 1])
+            entries[place] = f'{start}{key}":"{inline_text(data)}"'
         if entries:
             yield ",".join(entries)
     if array.missing is not None:
@@ -122,7 +135,13 @@ _COMPRESSORS: dict[str | None, Callable[[Iterable[bytes]], Iterable[bytes]]] = {
 }
 
 
-def _compressor(name: str | None) -> Callable[[Iterable[bytes]], Iterable[bytes]]:
+#: What the name of a file says of its compression, as fsspec understands it.
+_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+
+
+def _compressor(name: str | None, target: str) -> Callable[[Iterable[bytes]], Iterable[bytes]]:
+    if name == "infer":
+        name = _SUFFIXES.get(os.path.splitext(target)[1].lower())
     if name not in _COMPRESSORS:
-        raise UnsupportedFeatureError(f"unknown compression {name!r}; known are 'gzip', 'zstd' and None")
+        raise UnsupportedFeatureError(f"unknown compression {name!r}; known are 'gzip', 'zstd', 'infer' and None")
     return _COMPRESSORS[name]

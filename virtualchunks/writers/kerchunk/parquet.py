@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from virtualchunks.errors import FormatError, MissingDependencyError, UnsupportedFeatureError
+from virtualchunks.errors import FormatError
 from virtualchunks.group import ManifestGroup
-from virtualchunks.manifest import Records
-from virtualchunks.writers.kerchunk.references import ArrayReferences, References, references
-from virtualchunks.writers.layout import Block
-from virtualchunks.writers.targets import NamedFile, WriteMode, target_of
-
-_MARKER = ".zmetadata"
+from virtualchunks.writers.kerchunk.append import appended_files
+from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
+from virtualchunks.writers.kerchunk.partitions import parquet_bytes, partition_name, partition_table, pyarrow_of
+from virtualchunks.writers.kerchunk.references import References, references, require_no_roots
+from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, is_references
+from virtualchunks.writers.targets import NamedFile, target_of
 
 
 def write_parquet(
@@ -33,7 +33,8 @@ def write_parquet(
     *,
     registry: Any = None,
     store: Any = None,
-    mode: WriteMode = "w",
+    mode: KerchunkMode | None = None,
+    append_dim: str | None = None,
 ) -> None:
     """Write the references of a tree as a folder of Parquet files, which replaces what is there whole or not at all.
 
@@ -44,20 +45,29 @@ def write_parquet(
     target
         A local path or a URL of the folder; or a key of `store`.
     record_size
-        References in each Parquet file.
+        References in each Parquet file; what is added to stored references follows their own.
     categorical_threshold
         The fewest references for each URL, on average, at which a file says that its paths repeat (as a dictionary).
-    registry, store, mode
-        As for :func:`write_json`. A folder that holds anything else than references is never replaced.
+    registry, store
+        As for :func:`write_json`.
+    mode
+        ``"w"`` (the default) replaces what is there, ``"w-"`` refuses to, ``"a"`` adds arrays to it and replaces
+        those of the same path. A folder that holds anything else than references is never replaced.
+    append_dim
+        The dimension along which the arrays continue the stored ones: only new files are written, and the last one of
+        each array anew. Arrays without that dimension must be the stored ones. Where nothing is stored yet, the tree is
+        written as it is.
 
     Raises
     ------
     UnsupportedFeatureError, LimitExceededError
         If an array cannot be written; the message names it. Nothing is written then.
+    CombineError
+        If an array does not continue the stored one; the message names it, and in what they differ.
     TargetExistsError
         If the target is there and may not be replaced.
     WriteError
-        If the target cannot be written.
+        If the target cannot be written, or another process adds to it.
     MissingDependencyError
         If pyarrow is not installed.
 
@@ -66,103 +76,43 @@ def write_parquet(
     ``xarray.open_dataset(target, engine="kerchunk")`` reads the folder. fsspec cannot guess where the references of a
     tree with groups below its root lead; tell it: ``storage_options={"remote_protocol": "s3"}`` (or ``"file"``,
     ``"https"``).
+
+    While references are appended, and whenever that ends early, readers find the old ones: a file that is written anew
+    begins with the references that it held, and the metadata, which says how many count, comes last.
     """
     if record_size < 1:
         raise FormatError(f"record_size must be at least 1, found {record_size}")
-    _pyarrow()
+    pyarrow_of()
+    chosen = resolved_mode(mode, append_dim)
     place = target_of(target, registry, store)
+    stored = StoredReferences.of(place) if chosen == "a" else None
+    if stored is not None and append_dim is not None:
+        place.add_files(appended_files(group, stored, append_dim, categorical_threshold), METADATA, stored.document)
+        return
     made = references(group)
-    if made.templates:
-        raise UnsupportedFeatureError(
-            f"references in Parquet have no templates, which the named roots {', '.join(made.templates)} need: write "
-            "JSON, or say where they are first, with .virtual.bind({…})"
-        )
-    place.write_folder(_files(made, record_size, categorical_threshold), mode, _MARKER, _is_references)
+    require_no_roots(made)
+    if stored is None:
+        files = _files(made, record_size, categorical_threshold)
+        place.write_folder(files, "w" if chosen == "a" else chosen, METADATA, is_references)
+        return
+    replaced = {array.path for array in made.arrays}
+    files = _files(made, stored.record_size, categorical_threshold, stored)
+    place.write_folder(
+        files, "w", METADATA, is_references, keep=lambda name: name.rpartition("/")[0] in stored.arrays() - replaced
+    )
 
 
-def _is_references(document: bytes) -> bool:
-    """Whether a ``.zmetadata`` is that of references, not of a Zarr store."""
-    try:
-        return "record_size" in json.loads(document)
-    except ValueError:
-        return False
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError("writing Parquet needs pyarrow: pip install 'virtualchunks[parquet]'") from error
-    return pyarrow
-
-
-def _files(made: References, record_size: int, threshold: int) -> Iterator[NamedFile]:
+def _files(
+    made: References, record_size: int, threshold: int, stored: StoredReferences | None = None
+) -> Iterator[NamedFile]:
+    """Yield the files of references, the metadata last: together with that of stored ones which stay."""
+    generations = {array.path: uuid.uuid4().hex for array in made.arrays}
+    document: dict[str, Any] = {"metadata": made.metadata, "record_size": record_size, "generations": generations}
+    if stored is not None:
+        document = stored.merged(document)
     for array in made.arrays:
         count = int(np.prod(array.manifest.shape_chunk_grid, dtype=np.int64))
         for number, start in enumerate(range(0, count, record_size)):
-            rows = min(record_size, count - start)
-            yield f"{array.path}/refs.{number}.parq", _partition(array, start, rows, threshold)
-    yield _MARKER, json.dumps({"metadata": made.metadata, "record_size": record_size}).encode()
-
-
-def _partition(array: ArrayReferences, start: int, rows: int, threshold: int) -> bytes:
-    """Return one Parquet file."""
-    arrow = _pyarrow()
-    records: Records = array.manifest.records.reshape(-1)[start : start + rows]
-    present = records["source"] >= 0
-    raw = _raw(array, records, present, start)
-    path, elsewhere = _paths(array, records["source"], threshold)
-    fields = [
-        arrow.field("path", path.type),
-        arrow.field("offset", arrow.int64(), nullable=False),
-        arrow.field("size", arrow.int64(), nullable=False),
-        arrow.field("raw", arrow.binary()),
-    ]
-    columns = [
-        path,
-        arrow.array(np.where(elsewhere, records["offset"], 0).astype(np.int64)),
-        arrow.array(np.where(elsewhere, records["length"], 0).astype(np.int64)),
-        raw,
-    ]
-    sink = arrow.BufferOutputStream()
-    arrow.parquet.write_table(
-        arrow.table(columns, schema=arrow.schema(fields)),
-        sink,
-        compression="zstd",
-        use_dictionary=["path"],
-        # fastparquet, which fsspec reads with, takes integers for floats where the counts of nulls are not there
-        write_statistics=["offset", "size"],
-    )
-    return bytes(sink.getvalue())
-
-
-def _paths(array: ArrayReferences, source: npt.NDArray[np.int32], threshold: int) -> tuple[Any, npt.NDArray[np.bool_]]:
-    """Return the column of paths, a dictionary where they repeat, and which rows have one."""
-    arrow = _pyarrow()
-    flags = np.zeros(len(array.targets) + 1, dtype=bool)  # the last stands for missing chunks, whose source is -1
-    flags[source] = True
-    flags[[-1, *(array.manifest.sources.buffers or ())]] = False
-    used = np.flatnonzero(flags)
-    codes = np.full(len(flags), -1, dtype=np.int32)
-    codes[used] = np.arange(len(used), dtype=np.int32)
-    indices = codes[source]
-    elsewhere = indices >= 0
-    names = arrow.array([array.targets[row] for row in used.tolist()], type=arrow.string())
-    column = arrow.DictionaryArray.from_arrays(arrow.array(indices, mask=~elsewhere), names)
-    if np.count_nonzero(elsewhere) >= threshold * max(len(used), 1):
-        return column, elsewhere
-    return column.dictionary_decode(), elsewhere
-
-
-def _raw(array: ArrayReferences, records: Records, present: npt.NDArray[np.bool_], start: int) -> Any:
-    """Return the column of bytes of chunks in memory, and of missing chunks that have to be written out."""
-    arrow = _pyarrow()
-    if array.manifest.sources.buffers is None and array.missing is None:
-        return arrow.nulls(len(records), arrow.binary())
-    values: list[bytes | None] = [None if there else array.missing for there in present.tolist()]
-    kept = np.flatnonzero(present)
-    block = Block(kept + start, records["source"][kept], records["offset"][kept], records["length"][kept])
-    for place, data in array.buffers(block):
-        values[int(kept[place])] = data
-    return arrow.array(values, type=arrow.binary())
+            table = partition_table(array, start, min(record_size, count - start), threshold)
+            yield partition_name(array.path, number), parquet_bytes(table, generations[array.path])
+    yield METADATA, json.dumps(document).encode()

@@ -27,8 +27,8 @@ from virtualchunks.writers.layout import Block, StoredArray, blocks, stored_arra
 
 ZarrFormat = Literal[2, 3]
 
-#: Number of chunks that are turned into text at a time.
-BLOCK = 1 << 17
+#: Number of chunks that are turned into text at a time: few enough to stay in the processor's cache.
+BLOCK = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,20 @@ class ArrayReferences:
 
     def keys(self, number: npt.NDArray[np.int64]) -> list[str]:
         """Return the chunk keys, without the array's path, of chunks given by their number in C order."""
-        shape = self.manifest.shape_chunk_grid
-        if not shape:
+        if not self.manifest.shape_chunk_grid:
             return [self.scalar] * len(number)
-        names = [[str(i) for i in range(count)] for count in shape]
-        columns = np.unravel_index(number, shape)
-        texts = [map(name.__getitem__, column.tolist()) for name, column in zip(names, columns, strict=True)]
-        texts[0] = map(self.prefix.__add__, texts[0])
-        return list(map(self.separator.join, zip(*texts, strict=True)))
+        return list(map(self.key_format.__mod__, zip(*self.indices(number), strict=True)))
+
+    @property
+    def key_format(self) -> str:
+        """What makes a chunk key of an index, by the operator ``%``."""
+        ndim = self.manifest.ndim_chunk_grid
+        return self.prefix + self.separator.join(["%d"] * ndim) if ndim else self.scalar
+
+    def indices(self, number: npt.NDArray[np.int64]) -> list[list[int]]:
+        """Return the indices along each axis of chunks given by their number in C order."""
+        shape = self.manifest.shape_chunk_grid
+        return [column.tolist() for column in np.unravel_index(number, shape)] if shape else []
 
     def buffers(self, block: Block) -> Iterator[tuple[int, bytes]]:
         """Iterate over the chunks of a block that are held in memory: their place in the block, and their bytes."""
@@ -130,7 +136,7 @@ def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
     """
     documents: dict[str, dict[str, Any]] = {}
     arrays = []
-    write = {2: _array_v2, 3: _array_v3}[zarr_format]
+    write = {2: array_v2, 3: _array_v3}[zarr_format]
     for path, node in group.walk():
         prefix = f"{path}/" if path else ""
         documents |= _group_documents(prefix, node, zarr_format)
@@ -142,6 +148,15 @@ def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
     return References(documents, arrays)
 
 
+def require_no_roots(made: References) -> None:
+    """Raise UnsupportedFeatureError for named roots, which Parquet cannot hold."""
+    if made.templates:
+        raise UnsupportedFeatureError(
+            f"references in Parquet have no templates, which the named roots {', '.join(made.templates)} need: write "
+            "JSON, or say where they are first, with .virtual.bind({…})"
+        )
+
+
 def _group_documents(prefix: str, group: ManifestGroup, zarr_format: ZarrFormat) -> dict[str, dict[str, Any]]:
     attributes = to_zarr(group.attributes)
     if zarr_format == 3:
@@ -149,7 +164,8 @@ def _group_documents(prefix: str, group: ManifestGroup, zarr_format: ZarrFormat)
     return {f"{prefix}.zgroup": {"zarr_format": 2}, f"{prefix}.zattrs": attributes}
 
 
-def _array_v2(array: StoredArray) -> tuple[ArrayReferences, dict[str, dict[str, Any]]]:
+def array_v2(array: StoredArray) -> tuple[ArrayReferences, dict[str, dict[str, Any]]]:
+    """Return the chunks of an array, and its documents of Zarr v2 by key."""
     documents = array_documents(array)
     made = ArrayReferences(array.path, array.manifest, targets(array), ".", "", "0", documents.missing)
     return made, {f"{array.path}/.zarray": documents.zarray, f"{array.path}/.zattrs": documents.zattrs}

@@ -262,13 +262,16 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         chunks
             As for :func:`xarray.open_dataset`: ``{}`` for dask arrays in the stored chunks.
         decode_times, mask_and_scale
-            As for :func:`xarray.open_dataset`.
+            As for :func:`xarray.open_dataset`. ``mask_and_scale=False`` gives stored numbers, which have one meaning
+            only where all chunks of a variable are packed alike.
         roots
             Where named roots are: for each name a folder, or mirrors of it in the order in which they are tried. Naming
             a folder grants what lies beneath it.
 
         Raises
         ------
+        UnsupportedFeatureError
+            If stored numbers are asked for, and a variable is packed in several ways.
         NotGrantedError
             If an object was not opened by name in this process, and no registry is given.
         DecodeError

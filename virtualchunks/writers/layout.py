@@ -15,7 +15,6 @@ import numpy.typing as npt
 from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import UnsupportedFeatureError
-from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 
@@ -59,26 +58,23 @@ class StoredArray:
         return not self.has_missing and all(row in buffers for row in self.manifest.used_rows().tolist())
 
 
-def stored_arrays(group: ManifestGroup, target: str) -> list[StoredArray]:
-    """Return every array of a tree as it can be written.
+def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
+    """Return an array as it can be written.
 
     Parameters
     ----------
-    group
-        The root of the tree.
+    path
+        Path of the array in the tree.
+    array
+        The array.
     target
         Name of the format, for messages.
 
     Raises
     ------
     UnsupportedFeatureError
-        If the chunks of an array do not all decode alike, or not to the array's dtype and chunk shape.
+        If its chunks do not all decode alike, or not to the array's dtype and chunk shape.
     """
-    return [stored_array(path, array, target) for path, array in group.walk_arrays()]
-
-
-def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
-    """Return one array as it can be written; see :func:`stored_arrays`."""
     stored = array.as_stored()
     metadata, manifest = stored.metadata, stored.manifest
     encodings = _encodings(metadata, manifest)

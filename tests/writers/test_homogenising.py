@@ -259,7 +259,8 @@ def test_refusals_say_what_materialising_takes(tmp_path):
     cube = combined(archive(tmp_path, ARCHIVES["compression"]))
     message = (
         r"'v' decode in 2 ways .*heterogeneous='materialise', which reads 12 of its 36 chunks \(1,152 bytes\) and "
-        r"stores them anew \(1,152 bytes before compression\) as <ChunkEncoding <f4 .*shuffle"
+        r"stores them anew \(1,152 bytes before compression\) as <ChunkEncoding <f4 .*shuffle.*; or "
+        r"heterogeneous='split', which reads nothing and writes 2 groups along 'time'"
     )
     with pytest.raises(UnsupportedFeatureError, match=message):
         cube.virtual.to_kerchunk()
@@ -267,7 +268,7 @@ def test_refusals_say_what_materialising_takes(tmp_path):
     with pytest.raises(UnsupportedFeatureError, match=message):
         cube.virtual.to_icechunk(session.store)
     assert not session.has_uncommitted_changes
-    with pytest.raises(UnsupportedFeatureError, match="'merge' is none of 'error', 'materialise'"):
+    with pytest.raises(UnsupportedFeatureError, match="'merge' is none of 'error', 'materialise', 'split'"):
         cube.virtual.to_kerchunk(heterogeneous="merge")
 
 
@@ -398,3 +399,78 @@ def test_packing_undoes_lifting(drift):
         if values.dtype.kind == "f" and packing.stored.kind in "iu":
             assert packing.pack(values + values.dtype.type(1e-3)) is None
             assert packing.pack(np.array([1e9, np.inf, -0.0], values.dtype)) is None
+
+
+def parts_of_icechunk(cube: xr.Dataset, folder: Path) -> list[xr.Dataset]:
+    repo = repository(folder)
+    session = repo.writable_session("main")
+    cube.virtual.to_icechunk(session.store, heterogeneous="split")
+    session.commit("references")
+    group = zarr.open_group(repo.readonly_session("main").store, mode="r")
+    return [opened(repo, group=name) for name in sorted(group.group_keys())]
+
+
+def parts_of_json(cube: xr.Dataset, folder: Path) -> list[xr.Dataset]:
+    path = folder / "refs.json"
+    cube.virtual.to_kerchunk(path, format="json", heterogeneous="split")
+    groups = [group for group in ("part_0", "part_1", "part_2") if f'"{group}/.zgroup"' in path.read_text()]
+    return [xr.open_dataset(str(path), engine="kerchunk", group=group).load() for group in groups]
+
+
+PARTS = {"icechunk": parts_of_icechunk, "json": parts_of_json}
+#: Into how many parts archives are cut.
+SPLIT = {"compression": 2, "byte order": 2, "byte order, compressed": 2, "dtype": 3, "dtype of no file": 2}
+
+
+@pytest.mark.parametrize("target", PARTS)
+@pytest.mark.parametrize("case", SPLIT)
+def test_parts_join_to_the_values_of_xarray(tmp_path, case, target):
+    paths = archive(tmp_path, ARCHIVES[case])
+    parts = PARTS[target](combined(paths), tmp_path)
+    assert len(parts) == SPLIT[case]
+    joined = xr.concat(parts, "time", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    expected = by_xarray(paths, combine="nested", concat_dim="time")
+    assert_same_bits(joined, expected, ["v"])
+    xr.testing.assert_equal(joined["time"], expected["time"])
+
+
+@pytest.mark.parametrize("target", PARTS)
+@pytest.mark.parametrize("drift", sorted(set(DRIFTS) - {"packed alike"}))
+@pytest.mark.filterwarnings("ignore:variable:xarray.SerializationWarning")
+def test_every_packing_has_a_part(tmp_path, drift, target):
+    files = DRIFTS[drift]
+    paths = [write_packed(tmp_path / f"{number}.nc", number, *file) for number, file in enumerate(files)]
+    parts = PARTS[target](vc.open_virtual_mfdataset(paths)[["v"]], tmp_path)
+    joined = xr.concat(parts, "time", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    expected = by_xarray(paths)["v"]
+    np.testing.assert_allclose(joined["v"].values, expected.values, rtol=1e-6)
+    if not any(isinstance(value, np.float32) for _, attributes in files for value in attributes.values()):
+        assert_same_bits(joined, by_xarray(paths), ["v"])
+
+
+def test_what_cannot_be_split_is_refused_by_name(tmp_path):
+    paths = archive(tmp_path, ARCHIVES["compression"])
+    first, third = (vc.open_virtual_dataset(paths[number]) for number in (0, 2))
+    repo = repository(tmp_path)
+    commit(repo, first)
+    with pytest.raises(UnsupportedFeatureError, match="nothing can be added"):
+        commit(repo, third, append_dim="time", heterogeneous="split")
+    with h5py.File(tmp_path / "mask.nc", "w") as file:
+        made = file.create_dataset("v", data=np.arange(16, dtype="i4").reshape(4, 4), chunks=(2, 2), **SHUFFLED)
+        made.id.write_direct_chunk((0, 0), np.arange(4, dtype="i4").tobytes(), filter_mask=3)
+        made.id.write_direct_chunk((2, 2), np.arange(4, dtype="i4").tobytes(), filter_mask=3)
+    masked = vc.open_virtual_dataset(tmp_path / "mask.nc")
+    with pytest.raises(UnsupportedFeatureError, match=r"'v' decode in several ways that do not follow each other"):
+        masked.virtual.to_kerchunk(heterogeneous="split")
+    with pytest.raises(UnsupportedFeatureError, match=r"reads 2 of its 4 chunks[^;]*$"):
+        masked.virtual.to_kerchunk()
+    mixed = references_of(combined(paths)["v"])
+    tree = vc.ManifestGroup({"v": mixed}, {"g": vc.ManifestGroup()})
+    with pytest.raises(UnsupportedFeatureError, match="groups below it"):
+        to_references(tree, heterogeneous="split")
+    tree = vc.ManifestGroup({"w": mixed.with_fill_value_only()}, {"g": vc.ManifestGroup({"v": mixed})})
+    with pytest.raises(UnsupportedFeatureError, match=r"'/g' cannot be split along 'time'.*groups above"):
+        to_references(tree, heterogeneous="split")
+    tree = vc.ManifestGroup({}, {"g": vc.ManifestGroup({"v": mixed})})
+    refs = to_references(tree, heterogeneous="split")["refs"]
+    assert {key for key in refs if key.endswith(".zarray")} == {"g/part_0/v/.zarray", "g/part_1/v/.zarray"}

@@ -25,10 +25,11 @@ from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.recoding import Spans, recoded
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.writers.layout import StoredArray, stored_array
+from virtualchunks.writers.layout import StoredArray, codes_of, stored_array
+from virtualchunks.writers.splitting import described, split
 
 #: What becomes of arrays whose chunks decode in several ways.
-Heterogeneous = Literal["error", "materialise"]
+Heterogeneous = Literal["error", "materialise", "split"]
 
 #: How chunks are compressed where those of the archive cannot be followed.
 _COMPRESSOR = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
@@ -50,12 +51,15 @@ class Form:
         Raises UnsupportedFeatureError for an array that the format cannot hold.
     existing
         From the path of an array to the metadata of the stored one that it is added to, if there is one.
+    adds
+        Whether arrays are added to stored ones.
     """
 
     name: str
     limit: int
     accepts: Callable[[StoredArray], Any] = lambda array: None
     existing: Callable[[str], ArrayMetadata | None] = lambda path: None
+    adds: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,8 @@ def homogenised(
         The format.
     heterogeneous
         ``"error"`` refuses arrays whose chunks decode in several ways, ``"materialise"`` reads the fewer chunks and
-        holds them in memory, encoded as the others are.
+        holds them in memory, encoded as the others are, and ``"split"`` cuts their groups into groups of what decodes
+        alike.
     registry
         What may be read for that; by default nothing.
 
@@ -123,7 +128,14 @@ def homogenised(
     if heterogeneous not in get_args(Heterogeneous):
         known = ", ".join(map(repr, get_args(Heterogeneous)))
         raise UnsupportedFeatureError(f"heterogeneous={heterogeneous!r} is none of {known}")
-    if heterogeneous == "error":
+    if heterogeneous == "split":
+        if form.adds:
+            raise UnsupportedFeatureError(
+                "heterogeneous='split' makes new groups, and nothing can be added to stored arrays in that way: pass "
+                "'materialise', or write anew"
+            )
+        tree = split(tree)
+    if heterogeneous != "materialise":
         for path, array in tree.walk_arrays():
             _require_homogeneous(path, array, form)
         return tree
@@ -147,7 +159,8 @@ def _require_homogeneous(path: str, array: ManifestArray, form: Form) -> None:
         if change is None:
             raise
         raise UnsupportedFeatureError(
-            f"{error.message}. Or pass heterogeneous='materialise', which {change.cost()}", variable=path
+            f"{error.message}. Or pass heterogeneous='materialise', which {change.cost()}{described(path, array)}",
+            variable=path,
         ) from None
 
 
@@ -159,7 +172,7 @@ def _change(path: str, array: ManifestArray, form: Form) -> _Change | None:
     metadata, manifest = array.metadata, array.manifest
     if not len(manifest):
         return None
-    codes, encodings = _codes(array)
+    codes, encodings = codes_of(array)
     counts = np.bincount(codes[codes >= 0], minlength=len(encodings))
     order = np.argsort(-counts, kind="stable").tolist()
     candidates = [encodings[number] for number in order if counts[number]]
@@ -172,24 +185,6 @@ def _change(path: str, array: ManifestArray, form: Form) -> _Change | None:
         if _is_held(change, form):
             return change if len(change.numbers) else None
     return _plain(path, array, form, np.flatnonzero(codes >= 0))
-
-
-def _codes(array: ManifestArray) -> tuple[npt.NDArray[np.int64], list[ChunkEncoding]]:
-    """Return for each chunk in C order the number of its encoding, -1 for missing ones, and the encodings."""
-    metadata, table = array.metadata, array.manifest.sources
-    known: dict[ChunkEncoding, int] = {}
-    every = [_nominal(metadata, encoding) for encoding in (metadata.encoding, *table.encodings)]
-    numbers = np.array([known.setdefault(encoding, len(known)) for encoding in every], dtype=np.int64)
-    ids = np.zeros(len(table), dtype=np.int32) if table.encoding_ids is None else table.encoding_ids
-    source = array.manifest.records["source"].reshape(-1)
-    return np.where(source >= 0, numbers[ids][source], -1), list(known)
-
-
-def _nominal(metadata: ArrayMetadata, encoding: ChunkEncoding) -> ChunkEncoding:
-    """Return an encoding without a shape of its own, if that is the shape of all chunks."""
-    if encoding.start is None and metadata.grid.is_regular and encoding.shape == metadata.grid.chunk_shape:
-        return replace(encoding, shape=None)
-    return encoding
 
 
 def _encoding_of(existing: ArrayMetadata, *, packed: bool) -> ChunkEncoding:

@@ -134,6 +134,32 @@ def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target
     )
 
 
+def codes_of(array: ManifestArray) -> tuple[npt.NDArray[np.int64], list[ChunkEncoding]]:
+    """Return for each chunk in C order the number of its encoding, -1 for missing ones, and the encodings.
+
+    Parameters
+    ----------
+    array
+        The array.
+    """
+    metadata, table = array.metadata, array.manifest.sources
+    known: dict[ChunkEncoding, int] = {}
+    every = [_whole(metadata, encoding) for encoding in (metadata.encoding, *table.encodings)]
+    numbers = np.array([known.setdefault(encoding, len(known)) for encoding in every], dtype=np.int64)
+    ids = np.zeros(len(table), dtype=np.int32) if table.encoding_ids is None else table.encoding_ids
+    if not len(table):
+        return np.full(metadata.grid.size, -1, dtype=np.int64), list(known)
+    source = array.manifest.records["source"].reshape(-1)
+    return np.where(source >= 0, numbers[ids][source], -1), list(known)
+
+
+def _whole(metadata: ArrayMetadata, encoding: ChunkEncoding) -> ChunkEncoding:
+    """Return an encoding without a shape of its own, if that is the shape of all chunks."""
+    if encoding.start is None and metadata.grid.is_regular and encoding.shape == metadata.grid.chunk_shape:
+        return replace(encoding, shape=None)
+    return encoding
+
+
 def dimension_names(path: str, metadata: ArrayMetadata) -> tuple[str, ...]:
     """Return the dimension names; a dimension without one is the array's own, as in a virtual Dataset.
 

@@ -87,7 +87,7 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
         compression: Literal["infer", "gzip", "zstd"] | None = "infer",
         mode: Literal["w", "w-", "a"] | None = None,
         append_dim: str | None = None,
-        heterogeneous: Literal["error", "materialise"] = "error",
+        heterogeneous: Literal["error", "materialise", "split"] = "error",
     ) -> dict[str, Any] | None:
         """Write the references in Kerchunk's format, or return them.
 
@@ -110,6 +110,7 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
         heterogeneous
             ``"materialise"`` reads chunks that decode unlike most and writes them inline, encoded as those are. It may
             read what `registry` grants; by default what was opened by name in this process, as for :meth:`open`.
+            ``"split"`` reads nothing and writes groups.
 
         Raises
         ------
@@ -304,7 +305,7 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         registry: Registry = None,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
-        heterogeneous: Literal["error", "materialise"] = "error",
+        heterogeneous: Literal["error", "materialise", "split"] = "error",
     ) -> None:
         """Write the references to an Icechunk store; see :func:`virtualchunks.writers.icechunk.write_icechunk`.
 
@@ -330,7 +331,7 @@ class VirtualDataset(_Virtual[xr.Dataset]):
             The time that no object may have been modified after, in place of the stamp of each.
         heterogeneous
             ``"materialise"`` reads chunks that decode unlike most now and stores them in the repository, encoded as
-            those are; ``"error"`` refuses them, and says what that takes.
+            those are; ``"split"`` writes groups of what decodes alike; ``"error"`` says what either takes.
         """
         from virtualchunks.writers.icechunk import write_icechunk
 
@@ -436,7 +437,7 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         write_inherited_coords: bool = False,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
-        heterogeneous: Literal["error", "materialise"] = "error",
+        heterogeneous: Literal["error", "materialise", "split"] = "error",
     ) -> None:
         """Write the references of every group to an Icechunk store; see :meth:`VirtualDataset.to_icechunk`.
 

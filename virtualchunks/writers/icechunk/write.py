@@ -93,7 +93,9 @@ def write_icechunk(
     heterogeneous
         What becomes of arrays whose chunks decode in several ways, or unlike those that are stored: ``"error"`` refuses
         them and says what materialising takes, ``"materialise"`` reads the fewer chunks (all that are unlike, where
-        there are stored ones) and stores them in the repository, encoded as the others are.
+        there are stored ones) and stores them in the repository, encoded as the others are. ``"split"`` reads nothing,
+        and cuts a group that has such arrays into groups ``part_0``, ``part_1`` … along the dimension along which the
+        encodings change.
 
     Returns
     -------
@@ -199,7 +201,7 @@ def _form(job: Job, *, known: bool) -> Form:
     """Return what Icechunk holds, and beside what: the stored arrays, where they stay."""
     if not known:
         return Form("Icechunk", MOST_ENCODED_BYTES)
-    return Form("Icechunk", MOST_ENCODED_BYTES, existing=lambda path: job.nodes.array(join(job.root, path)))
+    return Form("Icechunk", MOST_ENCODED_BYTES, existing=lambda path: job.nodes.array(join(job.root, path)), adds=True)
 
 
 def _plan(job: Job, way: str, mode: str, options: Mapping[str, Any]) -> Plan:

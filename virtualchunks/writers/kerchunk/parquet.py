@@ -90,7 +90,7 @@ def write_parquet(
     chosen = resolved_mode(mode, append_dim)
     place = target_of(target, registry, store)
     stored = StoredReferences.of(place) if chosen == "a" else None
-    group = homogeneous(group, heterogeneous, registry)
+    group = homogeneous(group, heterogeneous, registry, adds=append_dim is not None)
     if stored is not None and append_dim is not None:
         place.add_files(appended_files(group, stored, append_dim, categorical_threshold), METADATA, stored.document)
         return

@@ -124,7 +124,7 @@ class References:
 
 
 def homogeneous(
-    group: ManifestGroup, heterogeneous: Heterogeneous, registry: Any, zarr_format: ZarrFormat = 2
+    group: ManifestGroup, heterogeneous: Heterogeneous, registry: Any, zarr_format: ZarrFormat = 2, adds: bool = False
 ) -> ManifestGroup:
     """Return a tree whose arrays have one encoding each.
 
@@ -136,11 +136,12 @@ def homogeneous(
         As for :func:`~virtualchunks.writers.homogenising.homogenised`.
     zarr_format
         As for :func:`references`.
+    adds
+        Whether arrays are added to stored ones.
     """
     accepts: dict[int, Callable[[StoredArray], Any]] = {2: _require_v2, 3: lambda array: None}
-    return homogenised(
-        group, Form("a set of Kerchunk references", MOST_ENCODED_BYTES, accepts[zarr_format]), heterogeneous, registry
-    )
+    form = Form("a set of Kerchunk references", MOST_ENCODED_BYTES, accepts[zarr_format], adds=adds)
+    return homogenised(group, form, heterogeneous, registry)
 
 
 def _require_v2(array: StoredArray) -> None:
@@ -273,7 +274,9 @@ def to_references(
         consolidated=False)``.
     heterogeneous
         What becomes of arrays whose chunks decode in several ways: ``"error"`` refuses them and says what materialising
-        takes, ``"materialise"`` reads the fewer chunks and writes them inline, encoded as the others are.
+        takes, ``"materialise"`` reads the fewer chunks and writes them inline, encoded as the others are, and
+        ``"split"`` reads nothing, and cuts a group that has such arrays into groups ``part_0``, ``part_1`` … along the
+        dimension along which the encodings change.
     registry
         What may be read for that; by default nothing.
 

@@ -59,7 +59,7 @@ def write_kerchunk(
     write_inherited_coords
         Whether groups of a DataTree repeat the coordinates that they inherit.
     heterogeneous
-        As for :func:`to_references`: ``"error"``, or ``"materialise"``.
+        As for :func:`to_references`: ``"error"``, ``"materialise"`` or ``"split"``.
     sources
         What may be read for that; by default what `registry` grants.
 
@@ -105,7 +105,8 @@ def write_kerchunk(
         stored = StoredReferences.of(target_of(filepath, **target))
         encodings = {} if stored is None else stored.encodings()
     group = as_group(tree, encodings, inherit=write_inherited_coords)
-    group = homogeneous(group, heterogeneous, registry if sources is None else sources, zarr_format)
+    adds = append_dim is not None
+    group = homogeneous(group, heterogeneous, registry if sources is None else sources, zarr_format, adds)
     if filepath is None or format == "dict":
         return to_references(group, zarr_format=zarr_format)
     if format == "json":

@@ -134,8 +134,8 @@ def homogenised(
                 "heterogeneous='split' makes new groups, and nothing can be added to stored arrays in that way: pass "
                 "'materialise', or write anew"
             )
-        tree = split(tree)
-    if heterogeneous != "materialise":
+        return _checked_parts(split(tree), tree, form)
+    if heterogeneous == "error":
         for path, array in tree.walk_arrays():
             _require_homogeneous(path, array, form)
         return tree
@@ -146,6 +146,20 @@ def homogenised(
     budget = _Budget(form)
     made = {path: _materialised(found, granted, budget) for path, found in changes.items()}
     return tree.map_arrays(lambda path, array: made.get(path, array))
+
+
+def _checked_parts(parts: ManifestGroup, tree: ManifestGroup, form: Form) -> ManifestGroup:
+    """Return a tree that was split, once each of its arrays is known to be one that a format holds."""
+    for path, array in parts.walk_arrays():
+        try:
+            form.accepts(stored_array(path, array, form.name))
+        except UnsupportedFeatureError as error:
+            group, _, name = path.rpartition("/")
+            own = path if path in dict(tree.walk_arrays()) else f"{group.rpartition('/')[0]}/{name}".lstrip("/")
+            raise UnsupportedFeatureError(
+                f"{own!r} cannot be split into arrays that {form.name} holds: {error.message}", variable=own
+            ) from error
+    return parts
 
 
 def _require_homogeneous(path: str, array: ManifestArray, form: Form) -> None:

@@ -11,8 +11,9 @@ import itertools
 import numpy as np
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.encoding import in_order
+from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import ChunkIndexError, UnsupportedFeatureError
+from virtualchunks.grid import Axis, ChunkGrid
 from virtualchunks.group import ManifestGroup
 from virtualchunks.indexing import encodings_in_use
 from virtualchunks.manifest import ChunkManifest
@@ -56,8 +57,9 @@ def split(tree: ManifestGroup, path: str = "", outer: frozenset[str] = frozenset
             "write it by itself",
             variable=start + next(iter(mixed)),
         )
+    digits = len(str(len(edges) - 2))  # names sort as the parts follow each other
     parts = {
-        f"part_{number}": ManifestGroup(_cut(start, tree, dimension, slice(first, last)), {}, tree.attributes)
+        f"part_{number:0{digits}}": ManifestGroup(_cut(start, tree, dimension, slice(first, last)), {}, tree.attributes)
         for number, (first, last) in enumerate(itertools.pairwise(edges))
     }
     return ManifestGroup({}, parts, tree.attributes)
@@ -149,6 +151,16 @@ def _cut(start: str, tree: ManifestGroup, dimension: str, part: slice) -> dict[s
     return made
 
 
+def _widened(grid: ChunkGrid, encoding: ChunkEncoding) -> ChunkGrid:
+    """Return a grid whose only chunk along an axis is as long as it decodes to: it was the last of a file."""
+    if encoding.shape is None or encoding.start is not None:
+        return grid
+    for number, (axis, length) in enumerate(zip(grid.axes, encoding.shape, strict=True)):
+        if axis.count == 1 and axis.size < length:
+            grid = grid.replace(number, Axis(axis.size, chunk=length))
+    return grid
+
+
 def _narrowed(array: ManifestArray) -> ManifestArray:
     """Return an array whose chunks decode alike with the dtype that they decode to; concatenating widens it again."""
     used = encodings_in_use((array.metadata, array.manifest)) if len(array.manifest) else []
@@ -156,7 +168,7 @@ def _narrowed(array: ManifestArray) -> ManifestArray:
         return array
     [encoding] = set(used)
     dtype = in_order(encoding.dtype, "=") if encoding.packing is None else encoding.packing.dtype
-    metadata = array.metadata.replace(encoding=encoding)
+    metadata = array.metadata.replace(encoding=encoding, grid=_widened(array.metadata.grid, encoding))
     if dtype != metadata.dtype:
         with np.errstate(all="ignore"):
             fill = np.asarray(metadata.fill_value).astype(dtype)[()]

@@ -473,3 +473,21 @@ def test_what_cannot_be_split_is_refused_by_name(tmp_path):
     tree = vc.ManifestGroup({}, {"g": vc.ManifestGroup({"v": mixed})})
     refs = to_references(tree, heterogeneous="split")["refs"]
     assert {key for key in refs if key.endswith(".zarray")} == {"g/part_0/v/.zarray", "g/part_1/v/.zarray"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "exact"), [("i2", 0.1, True), ("i2", 0.2, True), ("i4", 0.1, True), ("i2", 0.3, False)]
+)
+def test_what_is_added_is_packed_as_the_stored_array_is(tmp_path, dtype, scale, exact):
+    how = [("i2", {"scale_factor": 0.1}), (dtype, {"scale_factor": scale})]
+    paths = [write_packed(tmp_path / f"{number}.nc", number, *file) for number, file in enumerate(how)]
+    first, second = (vc.open_virtual_dataset(path)[["v"]] for path in paths)
+    repo = repository(tmp_path)
+    commit(repo, first)
+    options = {"heterogeneous": "materialise", "registry": vc.ObjectStoreRegistry().grant(*paths)}
+    if not exact:
+        with pytest.raises(UnsupportedFeatureError, match=r"'v' are packed in several ways"):
+            commit(repo, second, append_dim="time", **options)
+        return
+    commit(repo, second, append_dim="time", **options)
+    assert_same_bits(opened(repo), by_xarray(paths), ["v"])

@@ -183,6 +183,8 @@ def _change(path: str, array: ManifestArray, form: Form) -> _Change | None:
     existing = form.existing(path) if any(array.manifest.iter_nonempty_paths()) else None
     if existing is None and not array.is_heterogeneous:
         return None
+    if existing is not None:
+        array = array.lifted()  # packed otherwise than what is stored, it can be packed again
     metadata, manifest = array.metadata, array.manifest
     if not len(manifest):
         return None

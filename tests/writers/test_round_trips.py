@@ -5,7 +5,7 @@ import pytest
 
 from virtualchunks.testing.forms import PREFIX, FormTests
 from virtualchunks.writers.icechunk import write_icechunk
-from virtualchunks.writers.kerchunk import to_references, write_json
+from virtualchunks.writers.kerchunk import to_references, write_json, write_parquet
 from virtualchunks_parsers.icechunk import IcechunkParser
 from virtualchunks_parsers.kerchunk import KerchunkParser
 
@@ -32,6 +32,33 @@ class TestKerchunkJSON(FormTests):
 
     def read(self, written):
         store = KerchunkParser()(written.as_uri(), {written.parent.as_uri() + "/": None})
+        return store.group, store.registry
+
+
+class TestKerchunkDictOfZarrV2(TestKerchunkDict):
+    refuses = TestKerchunkDict.refuses | {"rectilinear"}
+
+    def write(self, tree, folder):
+        return to_references(tree)
+
+
+class TestKerchunkJSONOfZarrV2(TestKerchunkJSON):
+    refuses = TestKerchunkDictOfZarrV2.refuses
+
+    def write(self, tree, folder):
+        write_json(tree, folder / "refs.json")
+        return folder / "refs.json"
+
+
+class TestKerchunkParquet(FormTests):
+    refuses = TestKerchunkDictOfZarrV2.refuses
+
+    def write(self, tree, folder):
+        write_parquet(tree, folder / "refs.parquet", record_size=3)
+        return folder / "refs.parquet"
+
+    def read(self, written):
+        store = KerchunkParser()(written.as_uri(), {written.as_uri() + "/": None})
         return store.group, store.registry
 
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Protocol
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, LimitExceededError, SourceUnavailableError
 from virtualchunks.group import ManifestGroup
-from virtualchunks.manifest import ChunkManifest
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.listing import child_url, read_whole
 from virtualchunks.reading.reader import ObjectReader
@@ -20,6 +19,7 @@ from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.kerchunk.columns import References, inline_bytes, metadata_keys
 from virtualchunks_parsers.kerchunk.document import GZIP, MOST_BYTES, Document
+from virtualchunks_parsers.kerchunk.fills import Fills
 from virtualchunks_parsers.kerchunk.parquet import METADATA, open_references
 from virtualchunks_parsers.kerchunk.targets import Targets
 from virtualchunks_parsers.zarr.nodes import (
@@ -44,8 +44,8 @@ _FOLDERS = ("/", ".parq", ".parquet")
 class _ChunkSource(Protocol):
     """Whatever knows the chunks of an array."""
 
-    def manifest(self, array: StoredArray) -> ChunkManifest:
-        """Return where they are."""
+    def array(self, stored: StoredArray, fills: Fills | None) -> ManifestArray:
+        """Return the array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +223,7 @@ class KerchunkParser(HierarchyParser):
 def _array(node: Node, source: _ChunkSource, url: str) -> ManifestArray:
     stored = node.array(url)
     with metadata_errors(url, node.path or "/"):
-        return ManifestArray(stored.metadata, source.manifest(stored))
+        return source.array(stored, Fills.of(node, stored))
 
 
 def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[Document | None, SourceUnavailableError | None]:

@@ -137,9 +137,11 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         """
         if records.dtype != RECORD and records.dtype != WIDE_RECORD:
             raise ManifestError(f"records have the dtype {RECORD} or {WIDE_RECORD}, found {records.dtype}")
-        if records.size and not (records["source"].min() >= PENDING and records["source"].max() < len(sources)):
+        made = cls._trusted(records, sources)
+        rows = made._distinct["source"]
+        if rows.size and not (rows.min() >= PENDING and rows.max() < len(sources)):
             raise ManifestError(f"records point outside their table of {len(sources)} sources")
-        return cls._trusted(records, sources)
+        return made
 
     @classmethod
     def _trusted(cls, records: Records, sources: SourceTable) -> ChunkManifest:

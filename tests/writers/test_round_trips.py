@@ -12,8 +12,11 @@ from virtualchunks_parsers.kerchunk import KerchunkParser
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
 
 
+MIXED = frozenset({"mixed encodings", "mixed encodings in nested groups"})
+
+
 class TestKerchunkDict(FormTests):
-    refuses = frozenset({"mixed encodings"})
+    refuses = MIXED
 
     def write(self, tree, folder):
         return to_references(tree, zarr_format=3)
@@ -36,7 +39,7 @@ class TestKerchunkJSON(FormTests):
 
 
 class TestKerchunkDictOfZarrV2(TestKerchunkDict):
-    refuses = TestKerchunkDict.refuses | {"rectilinear"}
+    refuses = MIXED | {"rectilinear", "shards"}
 
     def write(self, tree, folder):
         return to_references(tree)
@@ -51,7 +54,7 @@ class TestKerchunkJSONOfZarrV2(TestKerchunkJSON):
 
 
 class TestKerchunkParquet(FormTests):
-    refuses = TestKerchunkDictOfZarrV2.refuses
+    refuses = TestKerchunkDictOfZarrV2.refuses | {"named roots"}
 
     def write(self, tree, folder):
         write_parquet(tree, folder / "refs.parquet", record_size=3)
@@ -63,7 +66,7 @@ class TestKerchunkParquet(FormTests):
 
 
 class TestIcechunk(FormTests):
-    refuses = frozenset({"mixed encodings"})
+    refuses = MIXED | {"named roots"}
 
     def write(self, tree, folder):
         icechunk.set_logs_filter("error")

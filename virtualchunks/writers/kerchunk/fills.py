@@ -80,7 +80,7 @@ def continued_member(
     known = theirs.get("missing", {})
     if not isinstance(known, Mapping) or not isinstance(theirs.get("held", []), list):
         return None
-    return {**theirs, "missing": {name: first for name in (mine or {}).get("missing", {})} | dict(known)}
+    return {**theirs, "missing": dict.fromkeys((mine or {}).get("missing", {}), first) | dict(known)}
 
 
 def _pattern(value: Any, dtype: np.dtype[Any]) -> Any:

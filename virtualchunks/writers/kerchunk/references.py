@@ -158,11 +158,15 @@ def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
 
 def require_no_roots(made: References) -> None:
     """Raise UnsupportedFeatureError for named roots, which Parquet cannot hold."""
-    if made.templates:
-        raise UnsupportedFeatureError(
-            f"references in Parquet have no templates, which the named roots {', '.join(made.templates)} need: write "
-            "JSON, or say where they are first, with .virtual.bind({…})"
-        )
+    for array in made.arrays:
+        url = next((url for url in array.manifest.iter_nonempty_paths() if root_of_url(url) is not None), None)
+        if url is not None:
+            raise UnsupportedFeatureError(
+                f"references in Parquet have no templates, which the named root of {url} in {array.path!r} needs: "
+                "write JSON, or say where it is first, with .virtual.bind({…})",
+                url=url,
+                variable=array.path,
+            )
 
 
 def _group_documents(prefix: str, group: ManifestGroup, zarr_format: ZarrFormat) -> dict[str, dict[str, Any]]:

@@ -350,7 +350,7 @@ class FormTests:
         tree = CASES[case]()
         if case in self.refuses:
             before = self.written_files(tmp_path)
-            with pytest.raises(UnsupportedFeatureError, match="'([^']*/)?v'"):
+            with pytest.raises(UnsupportedFeatureError, match=r"'([^']*/)?v'"):
                 self.write(tree, tmp_path)
             assert self.written_files(tmp_path) == before
             return

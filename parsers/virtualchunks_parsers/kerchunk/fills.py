@@ -1,9 +1,9 @@
 """What our writer says beside Zarr v2 metadata, so that fill values and missing chunks come back.
 
-In Zarr v2 metadata as xarray reads it, the fill value masks. Where missing chunks must read as another value, the writer
-writes them out, and says so in a member of ``.zarray`` that other readers pass over. Here, such chunks are missing
-again. The member is believed only where values stay what other readers find: a chunk is missing again only if it
-decodes to the fill value throughout, and a fill value other than that of Zarr v2 counts only where no chunk lacks.
+In Zarr v2 metadata as xarray reads it, the fill value masks. Where missing chunks must read as another value, the
+writer writes them out, and says so in a member of ``.zarray`` that other readers pass over. Here, such chunks are
+missing again. The member is believed only where values stay what other readers find: a chunk is missing again only if
+it decodes to the fill value throughout, and a fill value other than that of Zarr v2 counts only where no chunk lacks.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Fills:
         try:
             fill = fill_scalar(fill_from_json(member["fill_value"], metadata.dtype), metadata.dtype)
         except (ManifestError, KeyError, OverflowError, AttributeError):
+            return None
+        if np.ndim(fill):
             return None
         attributes = dict(metadata.attributes)
         if member.get("is_mask") is False and metadata.dtype.kind == "f" and np.isnan(metadata.fill_value):

@@ -225,8 +225,8 @@ class ArrayPartitions:
             count = 0 if found is None else len(found.numbers) + len(found.held)
             if fills.needs_all and count < size:
                 raise FormatError(
-                    f"refs.{number}.parq of {self.origin} has {count} references for {size} chunks of {self.path!r}, of "
-                    f"which all were written: others changed it. Remove {MEMBER!r} from '{self.path}/.zarray' in "
+                    f"refs.{number}.parq of {self.origin} has {count} references for {size} chunks of {self.path!r}, "
+                    f"of which all were written: others changed it. Remove {MEMBER!r} from '{self.path}/.zarray' in "
                     f"{METADATA!r} to read it as they do"
                 )
             if found is not None:

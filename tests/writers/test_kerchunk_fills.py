@@ -245,3 +245,18 @@ def test_what_a_document_tells_changes_no_value(tmp_path, case, mask, form, lack
     np.testing.assert_array_equal(found, expected)
     read, _ = parsed(target, tmp_path)
     assert ("_FillValue" in read.arrays["v"].metadata.attributes) == mask
+
+
+@pytest.mark.parametrize("fills", [(7, 7), (7, 8)])
+def test_references_that_kerchunk_joined_read_alike(tmp_path, fills):
+    combine = pytest.importorskip("kerchunk.combine")
+    parts = []
+    for number, fill in enumerate(fills):
+        (tmp_path / str(number)).mkdir()
+        parts.append(to_references(ManifestGroup({"v": array(tmp_path / str(number), "fmve"[::-1], fill)}))["refs"])
+    joined = combine.concatenate_arrays(parts, path="v", axis=0)
+    joined["v/.zattrs"] = parts[0]["v/.zattrs"]
+    values = through_ours(joined, tmp_path)
+    np.testing.assert_array_equal(values, through_zarr(joined))
+    assert values.shape == (16,)
+    assert values[4:6].tolist() == [fills[0]] * 2

@@ -59,8 +59,8 @@ class Places:
 
     @property
     def prefix(self) -> str:
-        """The one URL prefix that the Icechunk repository may lead to."""
-        return f"{self.archive.resolve().as_uri()}/"
+        """The one URL prefix that the Icechunk repository may lead to; Icechunk compares it decoded."""
+        return f"file://{self.archive.resolve()}/"
 
 
 @dataclass

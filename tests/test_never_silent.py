@@ -112,9 +112,17 @@ def test_what_is_packed_otherwise_is_not_joined(tmp_path, combine, attribute, ot
     one = series(tmp_path / "one.nc", np.arange(4, dtype="i2"), PACKED)
     two = series(tmp_path / "two.nc", np.arange(4, dtype="i2"), other, 4)
     with pytest.raises(CombineError, match=attribute) as caught:
-        WAYS_TO_COMBINE[combine]([one, two], {})
+        WAYS_TO_COMBINE[combine]([one, two], {"mask_and_scale": False})
     for text in ("one.nc", "two.nc", "'v'", "loadable_variables"):
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("combine", WAYS_TO_COMBINE)
+def test_what_counts_days_in_one_file_only_is_not_joined(tmp_path, combine):
+    one = series(tmp_path / "one.nc", np.arange(4, dtype="i2"), PACKED)
+    two = series(tmp_path / "two.nc", np.arange(4, dtype="i2"), {**PACKED, "units": "days since 2000-01-05"}, 4)
+    with pytest.raises(CombineError, match=r"'units' differs.*one\.nc.*two\.nc.*'v'"):
+        WAYS_TO_COMBINE[combine]([one, two], {})
 
 
 @pytest.mark.parametrize("combine", WAYS_TO_COMBINE)
@@ -155,7 +163,9 @@ def test_values_that_were_unpacked_do_not_join_references_to_packed_ones(tmp_pat
     attributes = {"scale_factor": 0.5, "add_offset": 0.0}
     paths = [series(tmp_path / f"{n}.nc", np.arange(4, dtype=dtype), attributes, 4 * n) for n in range(2)]
     parts = [
-        vc.open_virtual_dataset(path, loadable_variables=["time", "v"] if number == loaded else None)
+        vc.open_virtual_dataset(path, loadable_variables=["time", "v"])
+        if number == loaded
+        else vc.open_virtual_dataset(path, mask_and_scale=False)
         for number, path in enumerate(paths)
     ]
     with pytest.raises(CombineError, match=rf"second time.*loadable_variables.*{1 - loaded}\.nc.*'v'"):

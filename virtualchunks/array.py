@@ -24,6 +24,7 @@ from virtualchunks.errors import (
 )
 from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
+from virtualchunks.lifting import as_stored, lifted
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata, holds
 
@@ -145,14 +146,17 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def is_heterogeneous(self) -> bool:
-        """Whether some chunks decode unlike others, or to another dtype, so that stores must transcode them."""
-        metadata, manifest = self._parts
+        """Whether some chunks decode unlike others, or to another dtype, so that stores must transcode them.
+
+        Chunks that are all packed alike decode alike: stores serve them packed, with the packing among the attributes.
+        """
+        metadata, manifest = as_stored(self._parts)
         own, grid = metadata.encoding, metadata.grid
-        if in_order(own.dtype, "=") != metadata.dtype:
+        if in_order(own.dtype, "=") != metadata.dtype or own.lift_key or own.start is not None:
             return True
         if own.shape is not None and not (grid.is_regular and own.shape == grid.chunk_shape):
             return True
-        return manifest.names_encodings and any(encoding != own for encoding in encodings_in_use(self._parts))
+        return manifest.names_encodings and any(encoding != own for encoding in encodings_in_use((metadata, manifest)))
 
     def __len__(self) -> int:
         if not self.shape:
@@ -214,6 +218,34 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
             )
         fill = np.asarray(self._metadata.fill_value).astype(target)[()]
         return type(self)._of((self._metadata.replace(dtype=target, fill_value=fill), self._manifest))
+
+    def lifted(self) -> ManifestArray:
+        """Return the array of the values that the packing among its attributes stands for.
+
+        ``scale_factor``, ``add_offset``, ``_FillValue``, ``missing_value`` and ``_Unsigned`` leave the attributes for
+        the encoding, and the dtype is that of the values, as with ``mask_and_scale=True`` in
+        :func:`xarray.open_dataset`. No bytes are read: chunks are lifted when they are. An array without packing is
+        returned as it is, and so is one of times: what its numbers are is xarray's to say.
+
+        Examples
+        --------
+        >>> packed = {"scale_factor": 0.5, "_FillValue": -9, "units": "K"}
+        >>> metadata = ArrayMetadata.build(shape=(4,), chunks=(2,), dtype="<i2", attributes=packed)
+        >>> array = ManifestArray(metadata, {}).lifted()
+        >>> array.dtype, array.metadata.attributes
+        (dtype('float64'), {'units': 'K'})
+        """
+        parts = lifted(self._parts)
+        return self if parts[0] is self._metadata else ManifestArray._of(parts)
+
+    def as_stored(self) -> ManifestArray:
+        """Return the array of stored numbers, with the packing among its attributes: what :meth:`lifted` undoes.
+
+        An array whose chunks are packed in several ways, or some of them not at all, is returned as it is: no one set
+        of attributes gives its values.
+        """
+        parts = as_stored(self._parts)
+        return self if parts[0] is self._metadata else ManifestArray._of(parts)
 
     def subchunk(self, sizes: Mapping[int | str, int]) -> ManifestArray:
         """Return the same array cut into smaller chunks, by arithmetic on uncompressed bytes.

@@ -1,7 +1,8 @@
 """Chunk encodings: how the bytes of a chunk become a block of an array.
 
-An encoding is the stored dtype with its byte order, the Zarr v3 codecs that lead from a block to bytes, and the shape
-to which the bytes decode where that is not the chunk's nominal shape. Two encodings are equal when they *decode* alike:
+An encoding is the stored dtype with its byte order, the Zarr v3 codecs that lead from a block to bytes, the shape to
+which the bytes decode where that is not the chunk's nominal shape, and the packing that lifts stored numbers to the
+array's values, if those are what the array holds. Two encodings are equal when they *decode* alike:
 compression levels do not matter, the order of bytes does.
 
 Running codecs needs zarr and lives in :mod:`virtualchunks.codecs.pipeline`; which chunk has which encoding lives in
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import ManifestError, UnsupportedFeatureError
+from virtualchunks.packing import Packing
 
 Codec = Mapping[str, Any]
 
@@ -119,6 +121,10 @@ class ChunkEncoding:
         Zarr v3 codecs in encoding order, as JSON objects, the array-to-bytes codec among them.
     shape
         Shape to which the bytes decode, of which the leading part fills the cell; ``None`` for the nominal chunk shape.
+    packing
+        How the decoded numbers become the values of the array; ``None`` where they are these values.
+    start
+        Where the cell begins in the decoded block; ``None`` for its first element.
 
     Notes
     -----
@@ -135,10 +141,14 @@ class ChunkEncoding:
     dtype: np.dtype[Any]
     codecs: tuple[Codec, ...]
     shape: tuple[int, ...] | None = None
+    packing: Packing | None = None
+    start: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.codecs:
             raise ManifestError("an encoding needs at least the codec that turns arrays into bytes")
+        if self.start is not None and (self.shape is None or len(self.shape) != len(self.start) or min(self.start) < 0):
+            raise ManifestError(f"a cell cannot begin at {self.start} of a block of the shape {self.shape}")
 
     @classmethod
     def plain(cls, dtype: npt.DTypeLike, compressors: Sequence[Codec] = ()) -> ChunkEncoding:
@@ -147,16 +157,30 @@ class ChunkEncoding:
         return cls(stored, (bytes_codec(stored), *compressors)) if compressors else _uncompressed(stored)
 
     @cached_property
-    def decode_key(self) -> str:
-        """A string that is equal for encodings that decode alike."""
+    def block_key(self) -> str:
+        """A string that is equal for encodings by which the same bytes become the same block, before it is cut."""
         dtype = self.dtype.str if self.dtype.fields is None else repr(self.dtype.descr)
         return json.dumps([dtype, self.shape, [_decoding_part(codec) for codec in self.codecs]], sort_keys=True)
+
+    @cached_property
+    def decode_key(self) -> str:
+        """A string that is equal for encodings that decode alike."""
+        if self.start is None and not self.lift_key:
+            return self.block_key
+        return json.dumps([self.block_key, self.start, self.lift_key])
+
+    @property
+    def lift_key(self) -> str:
+        """A string that is equal for encodings that lift decoded numbers alike; empty for those that do not."""
+        return "" if self.packing is None else self.packing.key
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         if not isinstance(other, ChunkEncoding):
             return NotImplemented
+        if self.start != other.start or self.lift_key != other.lift_key:
+            return False
         if self.dtype == other.dtype and self.shape == other.shape and self.codecs == other.codecs:
             return True
         return self.decode_key == other.decode_key
@@ -170,7 +194,9 @@ class ChunkEncoding:
 
     def __repr__(self) -> str:
         shape = "" if self.shape is None else f", shape={self.shape}"
-        return f"<ChunkEncoding {self.dtype.str} {' → '.join(codec['name'] for codec in self.codecs)}{shape}>"
+        shape += "" if self.start is None else f", start={self.start}"
+        lifted = "" if not self.lift_key or self.packing is None else f", {dict(self.packing.attributes)}"
+        return f"<ChunkEncoding {self.dtype.str} {' → '.join(codec['name'] for codec in self.codecs)}{shape}{lifted}>"
 
     @cached_property
     def is_uncompressed(self) -> bool:
@@ -193,6 +219,22 @@ class ChunkEncoding:
                 order = tuple(order[axis] for axis in codec["configuration"]["order"])
         return order
 
+    def windowed(self, axis: int, first: int, shape: tuple[int, ...]) -> ChunkEncoding:
+        """Return the encoding of a part of the cell, from its element `first` along an axis.
+
+        Parameters
+        ----------
+        axis, first
+            Where the part begins.
+        shape
+            Shape to which the bytes decode, where the encoding has none of its own.
+        """
+        start = list(self.start or (0,) * len(shape))
+        start[axis] += first
+        return replace(
+            self, shape=shape if self.shape is None else self.shape, start=tuple(start) if any(start) else None
+        )
+
     def transposed(self, axes: Sequence[int]) -> ChunkEncoding:
         """Return the encoding of the same bytes for the array with its axes in the order `axes`.
 
@@ -205,7 +247,8 @@ class ChunkEncoding:
         previous, rest = self._leading_order(len(axes))
         order = [position[axis] for axis in previous]
         shape = None if self.shape is None else tuple(self.shape[axis] for axis in axes)
-        return replace(self, codecs=(*_transpose_codec(order), *rest), shape=shape)
+        start = None if self.start is None else tuple(self.start[axis] for axis in axes)
+        return replace(self, codecs=(*_transpose_codec(order), *rest), shape=shape, start=start)
 
     def with_axis(self, axis: int, ndim: int) -> ChunkEncoding:
         """Return the encoding of the same bytes for an array with one more axis, of chunk length 1, at `axis`.
@@ -219,8 +262,9 @@ class ChunkEncoding:
         previous, rest = self._leading_order(ndim)
         order = [axis, *(place + (place >= axis) for place in previous)]
         shape = None if self.shape is None else (*self.shape[:axis], 1, *self.shape[axis:])
+        start = None if self.start is None else (*self.start[:axis], 0, *self.start[axis:])
         codecs = _transpose_codec(order) if self._has_transpose else ()
-        return replace(self, codecs=(*codecs, *rest), shape=shape)
+        return replace(self, codecs=(*codecs, *rest), shape=shape, start=start)
 
     def without_axis(self, axis: int, ndim: int) -> ChunkEncoding:
         """Return the encoding of the same bytes for an array that loses `axis`, whose chunk length is 1.
@@ -234,8 +278,9 @@ class ChunkEncoding:
         previous, rest = self._leading_order(ndim)
         order = [place - (place > axis) for place in previous if place != axis]
         shape = None if self.shape is None else (*self.shape[:axis], *self.shape[axis + 1 :])
+        start = None if self.start is None else (*self.start[:axis], *self.start[axis + 1 :])
         codecs = _transpose_codec(order) if self._has_transpose else ()
-        return replace(self, codecs=(*codecs, *rest), shape=shape)
+        return replace(self, codecs=(*codecs, *rest), shape=shape, start=start)
 
     @property
     def _has_transpose(self) -> bool:

@@ -21,6 +21,7 @@
     ├── VirtualArrayError (TypeError)              values were asked of an array that holds references only
     ├── TargetExistsError (FileExistsError)        a writer will not overwrite what is there
     └── WriteError (OSError)                       a target refused what was written
+        └── WriteConflictError                     somebody else wrote to it first
 
 A :class:`ReadError` is never a ``FileNotFoundError`` or a ``KeyError``: stores and file systems above take those for
 "this chunk is missing" and fill.
@@ -174,6 +175,10 @@ class TargetExistsError(VirtualChunksError, FileExistsError):
 
 class WriteError(VirtualChunksError, OSError):
     """A target refused what was written; what was there before is untouched."""
+
+
+class WriteConflictError(WriteError):
+    """Somebody else wrote to the target first; what they wrote is untouched."""
 
 
 class UnsupportedArrayWarning(UserWarning):

@@ -280,6 +280,8 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> ManifestArray:
 
 
 def _filled(array: ManifestArray, keep: npt.NDArray[np.bool_], value: Any) -> ManifestArray:
+    from virtualchunks.inline import with_fill_chunks
+
     shape = np.broadcast_shapes(keep.shape, array.shape)
     if shape != array.shape:
         array = broadcast_to(array, shape)
@@ -298,11 +300,13 @@ def _filled(array: ManifestArray, keep: npt.NDArray[np.bool_], value: Any) -> Ma
     already_missing = (manifest.records["source"] == -1) & ~dropped
     scalar = np.asarray(value).astype(dtype)[()] if dtype.kind not in "OT" else np.asarray(value)[()]
     if not same_value(scalar, metadata.fill_value) and already_missing.any():
-        raise CombineError(
-            f"cannot fill with {scalar!r}: the array has missing chunks that read as {metadata.fill_value!r}, and an "
-            f"array of references has one fill value; fill with that one: fill_value={metadata.fill_value!r}",
-            url=next(manifest.iter_nonempty_paths(), None),
-        )
+        if dtype.kind not in "biufc":
+            raise CombineError(
+                f"cannot fill with {scalar!r}: the array has missing chunks that read as {metadata.fill_value!r}, and "
+                f"an array of references has one fill value; fill with that one: fill_value={metadata.fill_value!r}",
+                url=next(manifest.iter_nonempty_paths(), None),
+            )
+        _, filled = fill_where(with_fill_chunks((metadata, manifest)), keep)
     return ManifestArray._of((metadata.replace(fill_value=scalar), filled))
 
 

@@ -114,7 +114,7 @@ def take_pieces(parts: Parts, axis: int, pieces: Pieces) -> Parts:
         edges[-1] = old.chunk
     if (cut | cropped).any() and is_cuttable(parts, axis):
         edges[-1] = pieces.rows[-1] if len(edges) == 1 or cut[-1] else edges[-1]
-        records = _cut_records(parts, axis, pieces, records, edges)
+        records = cut_records(parts, axis, pieces, records, edges)
         cropped[:] = False
     elif cut.any():
         raise _through_chunk(metadata, manifest, axis, pieces, int(np.flatnonzero(cut)[0]))
@@ -170,7 +170,20 @@ def _nominal_bytes(metadata: ArrayMetadata) -> IntArray:
     return total
 
 
-def _cut_records(parts: Parts, axis: int, pieces: Pieces, records: Records, edges: IntArray) -> Records:
+def cut_records(parts: Parts, axis: int, pieces: Pieces, records: Records, edges: IntArray) -> Records:
+    """Return the records of pieces of uncompressed chunks.
+
+    Parameters
+    ----------
+    parts
+        Metadata and manifest of the array.
+    axis, pieces
+        What is taken of it.
+    records
+        The records of the chunks that the pieces lie in.
+    edges
+        The lengths to which the bytes shall decode, piece by piece.
+    """
     metadata, _ = parts
     column = (-1, *[1] * (metadata.ndim - axis - 1))
     one_row = metadata.replace(grid=metadata.grid.replace(axis, Axis(1, chunk=1)))
@@ -296,7 +309,7 @@ def _subchunk_axis(parts: Parts, axis: int, size: int) -> Parts:
     first = within * size
     rows = np.minimum(size, old.cells[chunk] - first)
     records = np.take(manifest.records, chunk, axis=axis)
-    records = _cut_records(parts, axis, Pieces(chunk, first, rows), records, rows)
+    records = cut_records(parts, axis, Pieces(chunk, first, rows), records, rows)
     grid = metadata.grid.replace(axis, Axis.from_edges(rows.tolist()))
     return metadata.replace(grid=grid), ChunkManifest._trusted(records, manifest.sources)
 
@@ -389,7 +402,7 @@ def drop_overhang(parts: Parts, axis: int) -> Parts:
     pieces = Pieces(count, np.zeros_like(count), cells)
     grid = metadata.grid.replace(axis, Axis.from_edges(cells.tolist()))
     if is_cuttable(parts, axis):
-        records = _cut_records(parts, axis, pieces, manifest.records, cells)
+        records = cut_records(parts, axis, pieces, manifest.records, cells)
         return metadata.replace(grid=grid), ChunkManifest._trusted(records, manifest.sources)
     cropped = count == old.count - 1
     return metadata.replace(grid=grid), _crop(metadata, manifest, axis, count, cropped)

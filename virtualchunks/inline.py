@@ -13,8 +13,12 @@ from virtualchunks.codecs.pipeline import encode_block
 from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis, ChunkGrid
-from virtualchunks.manifest import ChunkManifest
+from virtualchunks.indexing import Parts
+from virtualchunks.manifest import MISSING, ChunkManifest
 from virtualchunks.metadata import ArrayMetadata, holds
+from virtualchunks.sources import SourceTable
+
+_SMALL = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
 
 
 def encoded_like(values: Any, like: ManifestArray, axis: int, *, last: bool = True) -> ManifestArray:
@@ -53,9 +57,37 @@ def encoded_like(values: Any, like: ManifestArray, axis: int, *, last: bool = Tr
     return ManifestArray(target, encode_array(array.astype(like.dtype), target))
 
 
+def with_fill_chunks(parts: Parts) -> Parts:
+    """Return an array whose missing chunks are held in memory instead, so that others of it can read as another value.
+
+    Chunks of one shape are the same few bytes: what is compressed is one value over and over.
+
+    Parameters
+    ----------
+    parts
+        Metadata and manifest of an array of numbers.
+    """
+    metadata, manifest = parts
+    missing = manifest.records["source"] == MISSING
+    records = manifest.records.copy()
+    buffers: list[bytes] = []
+    lengths = [axis.nominal for axis in metadata.grid.axes]
+    encoding = ChunkEncoding.plain(in_order(metadata.dtype, "<"), [_SMALL])
+    for shape in itertools.product(*(np.unique(along).tolist() for along in lengths)):
+        where = missing
+        for number, (along, size) in enumerate(zip(lengths, shape, strict=True)):
+            where = where & (along == size).reshape(-1, *[1] * (metadata.ndim - number - 1))
+        if where.any():
+            buffers.append(encode_block(np.full(shape, metadata.fill_value, dtype=metadata.dtype), encoding))
+            records[where] = (len(manifest.sources) + len(buffers) - 1, len(buffers[-1]), 0)
+    held = SourceTable.of_buffers(buffers).with_encoding(encoding)
+    return metadata, ChunkManifest._trusted(records, SourceTable.concat([manifest.sources, held]))
+
+
 def _encoding_for_values(metadata: ArrayMetadata) -> ChunkEncoding:
-    if in_order(metadata.encoding.dtype, "=") == metadata.dtype and metadata.encoding.shape is None:
-        return metadata.encoding
+    own = metadata.encoding
+    if in_order(own.dtype, "=") == metadata.dtype and own.shape is None and not own.lift_key:
+        return own
     return metadata.transcoded().encoding
 
 

@@ -18,9 +18,10 @@ import numpy as np
 from virtualchunks.encoding import ChunkEncoding, bytes_codec, in_order
 from virtualchunks.errors import ManifestError, UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
+from virtualchunks.packing import PACKING_ATTRIBUTES
 
 #: Attributes that change what the stored values mean; arrays that differ in one cannot be one array.
-MEANING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar")
+MEANING = ("units", "calendar", *PACKING_ATTRIBUTES)
 #: Those among them by which xarray computes values from stored numbers.
 PACKING = ("scale_factor", "add_offset", "_Unsigned")
 
@@ -174,7 +175,7 @@ class ArrayMetadata:
             for name in MEANING
             if name in self.attributes
             and name not in attributes
-            and (name != "units" or _is_time(self.attributes[name]))
+            and (name != "units" or is_time(self.attributes[name]))
         }
         return {**attributes, **lacking}
 
@@ -274,7 +275,7 @@ def same_value(one: Any, other: Any) -> bool:
         return bool(one == other)
 
 
-def _is_time(units: Any) -> bool:
+def is_time(units: Any) -> bool:
     """Return whether units are those that CF counts times or durations in."""
     words = str(units).lower().split()
     return (len(words) > 1 and words[1] == "since") or words[:1] in ([unit] for unit in _DURATIONS)

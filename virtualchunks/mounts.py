@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -128,3 +129,14 @@ def stores_of(registry: object) -> dict[str, Any] | None:
             stores[prefix] = entry.store
         pending += [(f"{prefix}/{segment}", child) for segment, child in entry.children.items()]
     return stores
+
+
+def some(names: Iterable[str], most: int = 20) -> str:
+    """List names for a message, as many as fit into one."""
+    shown, more = ", ".join([*names][:most]) or "nothing", len([*names]) - most
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def same_drive(one: str, other: str) -> bool:
+    """Whether two local paths are on one drive; elsewhere than on Windows they always are."""
+    return os.path.splitdrive(one)[0].lower() == os.path.splitdrive(other)[0].lower()

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
 
+from virtualchunks.containers import IcechunkAccess, no_prefixes
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
-from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, split, stores_of, within_reach
+from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, same_drive, some, split, stores_of, within_reach
 from virtualchunks.objectstores import is_kind
 from virtualchunks.roots import Places, places_of, root_of_url, spelled_out
 from virtualchunks.urls import as_url, redact
@@ -65,7 +66,7 @@ class Location:
     path: str | None = None
 
 
-class ObjectStoreRegistry:
+class ObjectStoreRegistry(IcechunkAccess):
     """Which prefixes of URLs may be read, and through which store.
 
     Parameters
@@ -347,6 +348,13 @@ class ObjectStoreRegistry:
         with self._lock:
             return tuple(self._objects)
 
+    def _by_prefix(self) -> dict[str, ReadableStore]:
+        mounts, objects, foreign, _ = self._parts()
+        alone = [url for url in objects if self._find(url[: url.rindex("/") + 1]) is None]
+        if alone or foreign is not None:
+            raise no_prefixes(redact(alone[0]) if alone else type(foreign).__name__)
+        return {url: mount.open()[0] for url, mount in mounts.items()}
+
     def __contains__(self, url: object) -> bool:
         try:
             return isinstance(url, str) and self._find(canonical_url(url)) is not None
@@ -453,7 +461,7 @@ class ObjectStoreRegistry:
             for mount in mounts.values()
             if mount.url.startswith("file:") and not mount.in_memory
         )
-        return any(os.path.commonpath([folder, real]) == folder for folder in folders if _same_drive(folder, real))
+        return any(os.path.commonpath([folder, real]) == folder for folder in folders if same_drive(folder, real))
 
     def _locate_elsewhere(self, url: str, foreign: Resolver) -> Location:
         """Through a registry that is not ours; links are refused, since what it covers is not known."""
@@ -473,17 +481,7 @@ class ObjectStoreRegistry:
         folder = url if url.endswith("/") else url[: url.rindex("/") + 1]
         line = f"registry.register({redact(folder)!r}{EXAMPLE_STORES.get(scheme, '')})"
         advice = line if self._mounts or not self._objects else f"a registry to the call, with registry=, after {line}"
-        return f"{redact(url)} is not granted: the registry covers {_some(self)}. To read it, add {advice}"
-
-
-def _some(names: Iterable[str], most: int = 20) -> str:
-    """List names for a message, as many as fit into one."""
-    shown, more = ", ".join([*names][:most]) or "nothing", len([*names]) - most
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _same_drive(one: str, other: str) -> bool:
-    return os.path.splitdrive(one)[0].lower() == os.path.splitdrive(other)[0].lower()
+        return f"{redact(url)} is not granted: the registry covers {some(self)}. To read it, add {advice}"
 
 
 def _rebuild(

@@ -374,7 +374,7 @@ def _join_encodings(
 ) -> tuple[tuple[ChunkEncoding, ...], npt.NDArray[np.int32] | None]:
     if all(table.encoding_ids is None for table in tables):
         return (), None
-    encodings: tuple[ChunkEncoding, ...] = ()
+    known: dict[ChunkEncoding, int] = {}
     ids = []
     for table, count in zip(tables, counts, strict=True):
         if table.encoding_ids is None:
@@ -382,6 +382,6 @@ def _join_encodings(
             continue
         renumbered = np.zeros(len(table.encodings) + 1, dtype=np.int32)
         for old, encoding in enumerate(table.encodings, 1):
-            renumbered[old], encodings = _number_of(encoding, encodings)
+            renumbered[old] = known.setdefault(encoding, len(known) + 1)
         ids.append(renumbered[table.encoding_ids])
-    return encodings, np.concatenate(ids)
+    return tuple(known), np.concatenate(ids)

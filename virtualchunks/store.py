@@ -24,9 +24,11 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from virtualchunks.attributes import to_zarr
+from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup, subgroup
-from virtualchunks.reading.decode import placed, transcode
+from virtualchunks.reading.blocks import BlockCache
+from virtualchunks.reading.decode import cell_of, encode_cell, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import afetch, fetch
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable, Stamp
@@ -79,10 +81,28 @@ class _Reference:
             url=self.url or None, variable=self.served.path, chunk=self.index, span=(self.offset, self.length)
         )
 
-    def transcoded(self, data: Any, request: ByteRequest | None) -> bytes:
-        """Return the part of the served bytes that is requested, from the bytes as they are stored."""
+    def shared_block(self) -> tuple[Any, ...] | None:
+        """Return a key for the decoded block, where that is several chunks."""
+        if not self.served.shares_blocks:
+            return None
+        metadata = self.served.array.metadata
+        encoding = row_encoding(metadata, self.sources, self.source)
+        shape = metadata.grid.nominal_shape(self.index) if encoding.shape is None else encoding.shape
+        where = self.url or (self.served.path, self.source)
+        return where, self.stamp, self.offset, self.length, encoding.block_key, shape
+
+    def transcoded(self, data: Any, request: ByteRequest | None, blocks: BlockCache, known: Any) -> bytes:
+        """Return the part of the served bytes that is requested, from the bytes as they are stored, or their block."""
+        array, key = self.served.array, self.shared_block()
+        metadata, block = array.metadata, known
         with self.place():
-            return _part(transcode(self.served.array, self.index, data), request)
+            if key is None:
+                return _part(transcode(array, self.index, data), request)
+            encoding = row_encoding(metadata, self.sources, self.source)
+            if block is None:
+                block = decode_block(data, encoding, metadata.grid.nominal_shape(self.index))
+                blocks.put(key, block)
+            return _part(encode_cell(metadata, self.index, cell_of(metadata, encoding, self.index, block)), request)
 
 
 class ManifestStore(Store):
@@ -100,13 +120,11 @@ class ManifestStore(Store):
 
     Notes
     -----
-    Dimension names are served as they are; xarray opens arrays that have them, and parsers make some up where a file
-    has none.
+    Dimension names are served as they are; parsers make some up where a file has none.
 
-    Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are
-    decoded chunk by chunk and served as plain little-endian bytes. Nothing is cached but metadata; there are no
-    threads, no event loops and no open files in a store, so that it may be used after a fork and sent to other
-    processes.
+    Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are decoded chunk by
+    chunk and served as plain little-endian bytes. Nothing is cached but metadata, and 64 MiB of blocks where one block
+    is several chunks; there are no threads, no event loops and no open files, so a store may be forked and pickled.
 
     Examples
     --------
@@ -138,6 +156,7 @@ class ManifestStore(Store):
         self._served: dict[str, ServedArray] = {}
         self._documents: dict[tuple[str, bool], bytes] = {}
         self._rectilinear: tuple[str, ...] | None = None
+        self._blocks = BlockCache()
 
     @property
     def group(self) -> ManifestGroup:
@@ -294,13 +313,14 @@ class ManifestStore(Store):
         if not isinstance(found, _Reference):
             return None if found is None else buffer.from_bytes(_part(found, byte_range))
         start, stop = found.wanted(byte_range)
+        block = self._blocks.get(found.shared_block()) if found.served.shares_blocks else None
         data: Any = b"" if found.held is None else found.held[start:stop]
-        if found.held is None and start < stop:
+        if found.held is None and start < stop and block is None:
             with found.place():
                 ranges = [(found.offset + start, stop - start)]
                 [data] = await afetch(self._registry, found.url, ranges, found.stamp)
         if found.served.transcodes and start < stop:
-            data = await asyncio.to_thread(found.transcoded, data, byte_range)
+            data = await asyncio.to_thread(found.transcoded, data, byte_range, self._blocks, block)
         return buffer.from_bytes(data)
 
     def get_sync(
@@ -313,12 +333,13 @@ class ManifestStore(Store):
         if not isinstance(found, _Reference):
             return None if found is None else buffer.from_bytes(_part(found, byte_range))
         start, stop = found.wanted(byte_range)
+        block = self._blocks.get(found.shared_block()) if found.served.shares_blocks else None
         data: Any = b"" if found.held is None else found.held[start:stop]
-        if found.held is None and start < stop:
+        if found.held is None and start < stop and block is None:
             with found.place():
                 [data] = fetch(self._registry, found.url, [(found.offset + start, stop - start)], found.stamp)
         if found.served.transcodes and start < stop:
-            data = found.transcoded(data, byte_range)
+            data = found.transcoded(data, byte_range, self._blocks, block)
         return buffer.from_bytes(data)
 
     async def get_partial_values(

@@ -19,6 +19,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from virtualchunks.array import ManifestArray
 from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import ManifestError
+from virtualchunks.lifting import encodings_named
 from virtualchunks.metadata import ArrayMetadata
 
 #: The key of a metadata document, below the path of its node.
@@ -164,7 +165,7 @@ class ServedArray:
     path
         Where it lies in the store.
     array
-        The array.
+        The array; packing that all of its chunks share is put back among its attributes.
     keys
         How its chunks are named.
     """
@@ -173,10 +174,18 @@ class ServedArray:
     array: ManifestArray
     keys: ChunkKeys
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "array", self.array.as_stored())
+
     @cached_property
     def transcodes(self) -> bool:
         """Whether chunks are decoded and served as plain bytes, since no one list of codecs decodes them all."""
         return self.array.is_heterogeneous
+
+    @cached_property
+    def shares_blocks(self) -> bool:
+        """Whether one block of decoded values may be several chunks."""
+        return any(encoding.start is not None for encoding in encodings_named(self.array._parts))
 
     @cached_property
     def metadata(self) -> ArrayMetadata:

@@ -204,7 +204,7 @@ async def _documents(store: icechunk.IcechunkStore) -> dict[str, bytes]:
 async def _chunks(store: icechunk.IcechunkStore, array: StoredArray, folder: str | None, batch_size: int) -> Chunks:
     """Return the chunks of an array."""
     grid = array.metadata.grid
-    urls: dict[str, int] = {}
+    urls = _Numbers()
     held: dict[int, bytes] = {}
     empty = np.empty(0, dtype=np.int64)
     columns: list[tuple[Any, Any, Any, Any]] = [(empty, empty, empty, empty)]
@@ -215,18 +215,30 @@ async def _chunks(store: icechunk.IcechunkStore, array: StoredArray, folder: str
     async for coordinates, kinds, paths, offsets, lengths, inlined in batches:
         inside = (coordinates < np.array(grid.grid_shape, dtype=np.int64)).all(axis=1)
         numbers = _numbers(coordinates, inside, grid.grid_shape)
+        if inside.all() and (kinds == _VIRTUAL).all():
+            sources = np.fromiter(map(urls.__getitem__, paths), dtype=np.int64, count=len(paths))
+            columns.append((numbers, sources, offsets, lengths))
+            continue
         held.update((int(numbers[row]), data) for row, data in inlined.items() if inside[row])
         rows = np.flatnonzero(inside & (kinds != _INLINE))
         native = (kinds[rows] == _NATIVE).tolist()
         names = [
             f"\0{paths[row]}" if is_native else paths[row] for row, is_native in zip(rows.tolist(), native, strict=True)
         ]
-        for name in dict.fromkeys(names):
-            urls.setdefault(name, len(urls))
         sources = np.fromiter(map(urls.__getitem__, names), dtype=np.int64, count=len(names))
-        columns.append((numbers[rows], sources, offsets[rows].astype(np.int64), lengths[rows].astype(np.int64)))
-    numbers, sources, places, sizes = (np.concatenate(column) for column in zip(*columns, strict=True))
+        columns.append((numbers[rows], sources, offsets[rows], lengths[rows]))
+    numbers, sources, places, sizes = (
+        np.concatenate(column, dtype=np.int64, casting="unsafe") for column in zip(*columns, strict=True)
+    )
     return Chunks(numbers, sources, places, sizes, SourceTable.of_urls([_url(name, folder) for name in urls]), held)
+
+
+class _Numbers(dict[str, int]):
+    """Names, numbered in the order in which they are first asked for."""
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = len(self)
+        return number
 
 
 def _numbers(coordinates: Any, inside: Any, shape: tuple[int, ...]) -> Any:

@@ -21,7 +21,7 @@ VALUES = np.arange(60, dtype="<f8").reshape(6, 10)
 class TestIcechunk(MutantTests):
     parser: ClassVar[Any] = IcechunkParser()
     damage_within: ClassVar[int | None] = None
-    crashes = 4
+    crashes = 12  # identifiers are drawn anew for every repository, and with them where the damage falls
 
     def make_files(self, folder: Path) -> Mapping[str, Path]:
         target = folder / "target.bin"

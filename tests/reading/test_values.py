@@ -71,7 +71,14 @@ def concatenations(draw: Any, shelf: Shelf, array: ManifestArray, values: Any) -
     parts = [(array, values)]
     for _ in range(draw(st.integers(1, 2))):
         kind = draw(st.sampled_from(["other", "itself", "ndarray"]))
-        grid = array.metadata.grid.replace(axis, draw(axes(draw(st.integers(0, 5)))))
+        sizes = [draw(st.integers(0, 5)) if place == axis else size for place, size in enumerate(array.shape)]
+        own = array.metadata.grid.axes
+        grid = ChunkGrid(
+            tuple(
+                draw(axes(size)) if place == axis or draw(st.booleans()) else own[place]
+                for place, size in enumerate(sizes)
+            )
+        )
         if kind == "other":
             parts.append(draw(stored_arrays(shelf, grid=grid)))
         elif kind == "itself":
@@ -247,10 +254,38 @@ def test_the_same_bytes_many_times_are_asked_for_once(monkeypatch: pytest.Monkey
         decoded.append(data)
         return decode_block(data, *how)
 
-    monkeypatch.setattr("virtualchunks.reading.decode.decode_block", counting)
+    monkeypatch.setattr("virtualchunks.reading.values.decode_block", counting)
     found = read_values(np.broadcast_to(array, (1000, 6)), shelf.registry)
     np.testing.assert_array_equal(found, np.broadcast_to(values, (1000, 6)))
     assert len(decoded) == 2
+
+
+def test_a_block_that_is_several_chunks_is_fetched_and_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf()
+    values = np.arange(4 * 8 * 8, dtype="i4").reshape(4, 8, 8)
+    coarse, _ = shelf.array(values[:2], ChunkGrid.regular((2, 8, 8), (1, 8, 8)), plain("<i4", [GZIP]))
+    fine, _ = shelf.array(values[2:], ChunkGrid.regular((2, 8, 8), (1, 4, 4)), plain("<i4", [GZIP]))
+    array = np.concatenate([coarse, fine])
+    assert array.metadata.grid.chunk_shape == (1, 4, 4)
+    assert len(array.manifest.sources.encodings) == 4
+    decoded, asked = [], []
+
+    def counting(data: Any, *how: Any) -> Any:
+        decoded.append(data)
+        return decode_block(data, *how)
+
+    def asking(registry: Any, url: str, spans: Any, *stamp: Any) -> Any:
+        asked.append((url, set(spans)))
+        return fetch(registry, url, spans, *stamp)
+
+    monkeypatch.setattr("virtualchunks.reading.values.decode_block", counting)
+    monkeypatch.setattr("virtualchunks.reading.values.fetch", asking)
+    np.testing.assert_array_equal(read_values(array, shelf.registry), values)
+    assert (len(decoded), len(asked)) == (2 + 8, 2)
+    assert sum(len(spans) for _, spans in asked) == 10
+    np.testing.assert_array_equal(
+        read_values(array, shelf.registry, (slice(1, 3), 5, slice(3, 6))), values[1:3, 5, 3:6]
+    )
 
 
 def test_objects_are_read_at_the_same_time() -> None:

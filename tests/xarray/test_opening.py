@@ -118,14 +118,17 @@ def test_positional_order_and_encoding(archive: Archive):
     assert dataset.attrs == {"title": "fields"}
 
 
-def test_virtual_variables_stay_packed(archive: Archive):
-    rain = archive.open()[0]["rain"]
-    assert rain.dtype == np.dtype("i2")
-    assert rain.attrs["scale_factor"] == 0.25
-    raw = vc.open_virtual_dataset(
-        archive.paths[0], parser=ToyParser(), loadable_variables=["rain"], mask_and_scale=False
-    )
-    assert raw["rain"].dtype == np.dtype("i2")
+@pytest.mark.parametrize("loaded", [[], ["rain"]], ids=["virtual", "loaded"])
+def test_variables_are_unpacked_on_request(archive: Archive, loaded):
+    options = {"parser": ToyParser(), "loadable_variables": loaded}
+    rain = vc.open_virtual_dataset(archive.paths[0], **options)["rain"]
+    assert rain.dtype == archive.values[0]["rain"].dtype
+    assert not {"scale_factor", "_FillValue"} & set(rain.attrs)
+    assert (rain.encoding["scale_factor"], rain.encoding["_FillValue"]) == (0.25, -1)
+    assert rain.encoding["dtype"] == np.dtype("i2")
+    raw = vc.open_virtual_dataset(archive.paths[0], mask_and_scale=False, **options)["rain"]
+    assert raw.dtype == np.dtype("i2")
+    assert raw.attrs["scale_factor"] == 0.25
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ ACCEPTED: dict[str, frozenset[str]] = {
     "virtualchunks.group": frozenset({"ManifestGroup"}),
     "virtualchunks.manifest": frozenset({"_repeated"}),
     "virtualchunks.metadata": frozenset({"ArrayMetadata"}),
+    "virtualchunks.packing": frozenset({"Packing"}),
     "virtualchunks.sources": frozenset({"PackedStrings", "SourceTable", "Stamp"}),
     "virtualchunks.isolation.answers": frozenset({"Failed", "Parsed"}),
     "numpy": frozenset({"dtype", "ndarray"}),

@@ -1,7 +1,8 @@
 """Decoding: the bytes of one chunk to its block of the array, and to the plain bytes that stores serve instead.
 
 A chunk decodes with the encoding that its source names, to a block that may exceed its cell (files pad the chunks at
-their edges); the leading part is the cell. Codecs themselves are run in :mod:`virtualchunks.codecs.pipeline`.
+their edges, and one block may be several cells of a finer grid); a part of it is the cell, which the packing of the
+encoding, if it has one, lifts to values. Codecs themselves are run in :mod:`virtualchunks.codecs.pipeline`.
 """
 
 from __future__ import annotations
@@ -70,14 +71,38 @@ def read_chunk_block(array: ManifestArray, index: Sequence[int], data: Any) -> B
 
 def decode_cell(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequence[int], data: Any) -> Block:
     """Decode the bytes of one chunk to its cell, with an encoding already looked up; see :func:`read_chunk_block`."""
-    grid = metadata.grid
-    block = decode_block(data, encoding, grid.nominal_shape(index))
-    cell = grid.cell_shape(index)
-    if any(found < wanted for found, wanted in zip(block.shape, cell, strict=True)):
-        raise DecodeError(f"the bytes decode to the shape {block.shape}, which does not hold the cell of shape {cell}")
+    return cell_of(metadata, encoding, index, decode_block(data, encoding, metadata.grid.nominal_shape(index)))
+
+
+def cell_of(metadata: ArrayMetadata, encoding: ChunkEncoding, index: Sequence[int], block: Block) -> Block:
+    """Return the cell of a chunk out of the block that its bytes decode to, as values of the array.
+
+    Parameters
+    ----------
+    metadata, encoding
+        Of the array, and of the chunk.
+    index
+        Index of the chunk in the chunk grid.
+    block
+        What :func:`~virtualchunks.codecs.pipeline.decode_block` made of its bytes.
+
+    Raises
+    ------
+    DecodeError
+        If the block does not hold the cell, or other values than the array can have.
+    """
+    cell = metadata.grid.cell_shape(index)
+    first = encoding.start or (0,) * len(cell)
+    if any(found < start + wanted for found, start, wanted in zip(block.shape, first, cell, strict=True)):
+        within = "" if encoding.start is None else f", from {encoding.start}"
+        raise DecodeError(
+            f"the bytes decode to the shape {block.shape}, which does not hold the cell of shape {cell}{within}"
+        )
     if block.shape != cell:
-        block = block[tuple(slice(0, length) for length in cell)]
+        block = block[tuple(slice(start, start + length) for start, length in zip(first, cell, strict=True))]
     try:
+        if encoding.packing is not None:
+            block = encoding.packing.lift(block.astype(encoding.packing.stored, casting="safe", copy=False))
         return block.astype(metadata.dtype, casting="safe", copy=False)
     except (TypeError, ValueError, OverflowError) as error:
         raise DecodeError(f"values of dtype {block.dtype} do not become {metadata.dtype}: {error}") from error
@@ -105,14 +130,17 @@ def transcode(array: ManifestArray, index: Sequence[int], data: Any) -> bytes:
     DecodeError
         If the bytes do not decode to a block that holds the cell.
     """
-    metadata = array.metadata
-    block = read_chunk_block(array, index, data)
+    return encode_cell(array.metadata, index, read_chunk_block(array, index, data))
+
+
+def encode_cell(metadata: ArrayMetadata, index: Sequence[int], cell: Block) -> bytes:
+    """Return the values of a cell as :func:`transcode` does."""
     nominal = metadata.grid.nominal_shape(index)
-    if block.shape != nominal:
+    if cell.shape != nominal:
         padded = np.full(nominal, metadata.fill_value, dtype=metadata.dtype)
-        padded[tuple(slice(0, length) for length in block.shape)] = block
-        block = padded
-    return encode_block(block, metadata.transcoded().encoding)
+        padded[tuple(slice(0, length) for length in cell.shape)] = cell
+        cell = padded
+    return encode_block(cell, metadata.transcoded().encoding)
 
 
 @contextmanager

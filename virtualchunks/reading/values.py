@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.codecs.pipeline import decode_block
+from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import ManifestError
 from virtualchunks.grid import Axis, IntArray
 from virtualchunks.manifest import Records
-from virtualchunks.reading.decode import decode_cell, placed, row_encoding, transcode
+from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.reading.decode import cell_of, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
@@ -213,28 +216,44 @@ class _Reading:
         for row, chunks in groups:
             if held(row) is not None:
                 self.take(row, chunks)
-        distant = [group for group in groups if held(group[0]) is None]
+        distant = self.by_object([group for group in groups if held(group[0]) is None])
         _for_each(lambda group: self.take(*group), distant)
 
     def take(self, row: int, chunks: IntArray) -> None:
-        """Read the chunks of one source, in the order of their places in it, each distinct one decoded once."""
+        """Read chunks of one object, in the order of their places in it, each distinct block decoded once.
+
+        Parameters
+        ----------
+        row
+            A source row of the object.
+        chunks
+            Numbers of the chunks among those touched; their sources may differ in their encodings.
+        """
         records = self.records[chunks]
-        sequence = np.lexsort((records["length"], records["offset"]))
+        sequence = np.lexsort((records["source"], records["length"], records["offset"]))
         records = records[sequence]
         spans = list(zip(records["offset"].tolist(), records["length"].tolist(), strict=True))
         places = self.places(chunks[sequence])
         indices = [self.index(place) for place in places]
-        metadata, encoding = self.array.metadata, row_encoding(self.array.metadata, self.sources, row)
+        rows = records["source"].tolist()
+        encodings = {number: row_encoding(self.array.metadata, self.sources, number) for number in set(rows)}
+        blocks = _Blocks(self.array.metadata)
         url = self.sources.url(row) or None
-        grid = metadata.grid
-        last: tuple[Any, ...] | None = None
-        block: Any = None
-        for place, index, span, data in zip(places, indices, spans, self.fetch(row, spans, indices), strict=True):
-            key = span, grid.cell_shape(index), grid.nominal_shape(index)
-            if key != last:
-                with placed(url=url, variable=self.name, chunk=index, span=span):
-                    last, block = key, decode_cell(metadata, encoding, index, data)
-            self.put(place, block)
+        fetched = self.fetch(row, spans, indices)
+        for place, index, span, number, data in zip(places, indices, spans, rows, fetched, strict=True):
+            with placed(url=url, variable=self.name, chunk=index, span=span):
+                cell = blocks.cell(encodings[number], index, span, data)
+            self.put(place, cell)
+
+    def by_object(self, groups: list[tuple[int, IntArray]]) -> list[tuple[int, IntArray]]:
+        """Join the chunks of sources that differ in nothing but their encodings, if one block may be several chunks."""
+        sources = self.sources
+        if all(encoding.start is None for encoding in sources.encodings):
+            return groups
+        joined: dict[Any, list[tuple[int, IntArray]]] = {}
+        for row, chunks in groups:
+            joined.setdefault((sources.url(row), sources.stamp(row)), []).append((row, chunks))
+        return [(parts[0][0], np.concatenate([chunks for _, chunks in parts])) for parts in joined.values()]
 
     def places(self, chunks: IntArray) -> list[tuple[int, ...]]:
         """Return where chunks are among those touched, axis by axis."""
@@ -260,6 +279,30 @@ class _Reading:
         within = [cut.within[i] for cut, i in zip(self.cuts, place, strict=True)]
         out = [cut.out[i] for cut, i in zip(self.cuts, place, strict=True)]
         self.out[_selector(out, self.out.shape)] = block[_selector(within, block.shape)]
+
+
+class _Blocks:
+    """The last block that was decoded, and the last cell that was taken out of it, for the chunks that share it."""
+
+    def __init__(self, metadata: ArrayMetadata) -> None:
+        self._metadata = metadata
+        self._block: tuple[Any, Any] = (None, None)
+        self._cell: tuple[Any, Any] = (None, None)
+
+    def cell(
+        self, encoding: ChunkEncoding, index: tuple[int, ...], span: tuple[int, int], data: Any
+    ) -> npt.NDArray[Any]:
+        """Return the cell of a chunk."""
+        grid = self._metadata.grid
+        shape = grid.nominal_shape(index)
+        key = span, encoding.block_key, shape if encoding.shape is None else encoding.shape
+        place = key, encoding, grid.cell_shape(index)
+        if place != self._cell[0]:
+            if key != self._block[0]:
+                self._block = key, decode_block(data, encoding, shape)
+            self._cell = place, cell_of(self._metadata, encoding, index, self._block[1])
+        cell: npt.NDArray[Any] = self._cell[1]
+        return cell
 
 
 def _selector(places: Sequence[Places], shape: tuple[int, ...]) -> tuple[Any, ...]:

@@ -50,7 +50,9 @@ def addresses(array: ManifestArray) -> npt.NDArray[np.int64]:
         number = manifest.sources.encoding_id(source)
         encoding = manifest.sources.encodings[number - 1] if number else metadata.encoding
         block = _block(encoding, metadata.grid.nominal_shape(index))
-        head = block[tuple(slice(0, length) for length in metadata.grid.cell_shape(index))]
+        cell = metadata.grid.cell_shape(index)
+        starts = encoding.start or (0,) * len(cell)
+        head = block[tuple(slice(start, start + length) for start, length in zip(starts, cell, strict=True))]
         name = manifest.sources.url(source).split("/")[2]
         result[metadata.grid.cell_slices(index)] = int(name) * OBJECT + offset + head * encoding.dtype.itemsize
     return result

@@ -162,6 +162,7 @@ def _replaced(
                 f"it has no array {path!r} any more; it has {', '.join(map(repr, new)) or 'none'}", url=url
             )
     described = _described(tree)
+    new |= {path: new[path].lifted() for path in places if arrays[path].metadata.encoding.packing is not None}
     for path in places:
         _check_alike(path, arrays[path].metadata, new[path].metadata, described[path])
     made = {path: _put(path, arrays[path], place, url, new[path]) for path, place in places.items()}

@@ -85,7 +85,8 @@ FORMS: dict[str, dict[str, str]] = {
         "unlimited dimensions": "not kept",
         "named roots": "no",
         "stamps come back": "not kept",
-        "appending": "`append_dim`, `region`; whole arrays, with `mode='a'`",
+        "appending": "`append_dim`, `region`, by labels also before the first and between others; "
+        "whole arrays, with `mode='a'`",
         "notices changed sources": "ETag, or time of last modification, for each object, where its store allows",
     },
     "Arrow table, Parquet": _TABLE,

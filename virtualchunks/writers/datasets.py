@@ -20,6 +20,7 @@ from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.grid import ChunkGrid
 from virtualchunks.group import ManifestGroup
 from virtualchunks.inline import encode_array
+from virtualchunks.lifting import encodings_named
 from virtualchunks.metadata import ArrayMetadata
 
 if TYPE_CHECKING:
@@ -146,12 +147,21 @@ def _join(path: str, name: str) -> str:
 def _virtual(variable: xarray.Variable, array: ManifestArray) -> ManifestArray:
     from xarray.conventions import CF_RELATED_DATA
 
-    encoded = {key: variable.encoding[key] for key in (*_ATTRIBUTES, *CF_RELATED_DATA) if key in variable.encoding}
+    own = ("units", "calendar") if _is_lifted(variable, array) else _ATTRIBUTES  # lifted arrays keep their packing
+    encoded = {key: variable.encoding[key] for key in (*own, *CF_RELATED_DATA) if key in variable.encoding}
     attributes = {str(key): value for key, value in {**encoded, **variable.attrs}.items() if value is not None}
     names = tuple(map(str, variable.dims))
-    kept = array.metadata.with_meaning(attributes)  # xarray may have dropped the packing on the way
-    metadata = array.metadata.replace(dimension_names=names, attributes=kept)
-    return ManifestArray(metadata, array.manifest)
+    stored = array.as_stored()
+    kept = stored.metadata.with_meaning(attributes)  # xarray may have dropped the packing on the way
+    metadata = stored.metadata.replace(dimension_names=names, attributes=kept)
+    return ManifestArray(metadata, stored.manifest)
+
+
+def _is_lifted(variable: xarray.Variable, array: ManifestArray) -> bool:
+    """Return whether the packing in a variable's encoding has been applied to the array already."""
+    return any(encoding.packing is not None for encoding in encodings_named(array._parts)) or (
+        variable.encoding.get("dtype", array.dtype) != array.dtype
+    )
 
 
 def loaded_array(name: str, variable: xarray.Variable, encoding: Mapping[str, Any] | None = None) -> ManifestArray:

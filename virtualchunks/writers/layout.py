@@ -19,6 +19,8 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 
+#: Encodings that an error names.
+_SHOWN = 4
 _ADVICE = (
     "; read the values with .virtual.open() and write those, or leave the variable out. A ManifestStore "
     "(.virtual.to_store()) reads it as it is"
@@ -77,10 +79,12 @@ def stored_arrays(group: ManifestGroup, target: str) -> list[StoredArray]:
 
 def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
     """Return one array as it can be written; see :func:`stored_arrays`."""
-    metadata, manifest = array.metadata, array.manifest
+    stored = array.as_stored()
+    metadata, manifest = stored.metadata, stored.manifest
     encodings = _encodings(metadata, manifest)
     if len(encodings) > 1:
-        counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in encodings.items())
+        counts = ", ".join(f"{count} as {encoding!r}" for encoding, count in list(encodings.items())[:_SHOWN])
+        counts += ", and others" if len(encodings) > _SHOWN else ""
         raise UnsupportedFeatureError(
             f"the chunks of {path!r} decode in {len(encodings)} ways ({counts}), but {target} holds one encoding for "
             f"each array{_ADVICE}",
@@ -88,7 +92,7 @@ def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
         )
     encoding = next(iter(encodings), None)
     own = metadata.transcoded().encoding if encoding is None else _nominal(path, metadata, encoding, target)
-    names = _dimension_names(path, metadata)
+    names = dimension_names(path, metadata)
     return StoredArray(path, metadata.replace(encoding=own, dimension_names=names), manifest)
 
 
@@ -111,6 +115,12 @@ def _encodings(metadata: ArrayMetadata, manifest: ChunkManifest) -> dict[ChunkEn
 
 def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target: str) -> ChunkEncoding:
     """Return an encoding whose bytes decode to the array's dtype and to whole chunks."""
+    if encoding.lift_key:
+        raise UnsupportedFeatureError(
+            f"the chunks of {path!r} are packed as {encoding!r}, in a way that attributes of the whole array cannot "
+            f"state beside its dtype {metadata.dtype} and its fill value {metadata.fill_value!r}{_ADVICE}",
+            variable=path,
+        )
     if in_order(encoding.dtype, "=") != metadata.dtype:
         raise UnsupportedFeatureError(
             f"the chunks of {path!r} hold {encoding.dtype} where the array is {metadata.dtype}, and {target} converts "
@@ -119,7 +129,7 @@ def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target
         )
     if encoding.shape is None:
         return encoding
-    if metadata.grid.is_regular and metadata.grid.chunk_shape == encoding.shape:
+    if metadata.grid.is_regular and metadata.grid.chunk_shape == encoding.shape and encoding.start is None:
         return replace(encoding, shape=None)
     raise UnsupportedFeatureError(
         f"the chunks of {path!r} decode to the shape {encoding.shape}, which is not that of the array's chunks, and "
@@ -128,8 +138,16 @@ def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target
     )
 
 
-def _dimension_names(path: str, metadata: ArrayMetadata) -> tuple[str, ...]:
-    """Return the dimension names; a dimension without one is the array's own, as in a virtual Dataset."""
+def dimension_names(path: str, metadata: ArrayMetadata) -> tuple[str, ...]:
+    """Return the dimension names; a dimension without one is the array's own, as in a virtual Dataset.
+
+    Parameters
+    ----------
+    path
+        Path of the array.
+    metadata
+        What it is.
+    """
     names = metadata.dimension_names or (None,) * metadata.ndim
     own = path.rpartition("/")[2]
     return tuple(f"{own}_dim_{axis}" if name is None else name for axis, name in enumerate(names))

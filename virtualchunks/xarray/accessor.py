@@ -262,13 +262,16 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         chunks
             As for :func:`xarray.open_dataset`: ``{}`` for dask arrays in the stored chunks.
         decode_times, mask_and_scale
-            As for :func:`xarray.open_dataset`.
+            As for :func:`xarray.open_dataset`. ``mask_and_scale=False`` gives stored numbers, which have one meaning
+            only where all chunks of a variable are packed alike.
         roots
             Where named roots are: for each name a folder, or mirrors of it in the order in which they are tried. Naming
             a folder grants what lies beneath it.
 
         Raises
         ------
+        UnsupportedFeatureError
+            If stored numbers are asked for, and a variable is packed in several ways.
         NotGrantedError
             If an object was not opened by name in this process, and no registry is given.
         DecodeError
@@ -282,9 +285,12 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         store: Any,
         *,
         group: str | None = None,
-        mode: Literal["w", "w-", "a"] | None = None,
+        mode: Literal["w", "w-", "a", "r+"] | None = None,
         append_dim: str | None = None,
         region: Literal["auto"] | Mapping[str, Any] | None = None,
+        on_duplicate: Literal["error", "skip", "replace", "allow"] = "error",
+        inline_threshold: int | None = None,
+        registry: Registry = None,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
     ) -> None:
@@ -299,7 +305,13 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         mode
             ``"w-"`` creates and fails if there is something, ``"w"`` replaces, ``"a"`` adds variables.
         append_dim, region
-            As for :meth:`xarray.Dataset.to_zarr`.
+            As for :meth:`xarray.Dataset.to_zarr`. A region with ``mode="a"`` puts new labels where they belong.
+        on_duplicate
+            What becomes of labels that `append_dim` finds stored already.
+        inline_threshold
+            Chunks of up to so many bytes are read now and stored in the repository.
+        registry
+            What may be read for that; by default what was opened by name in this process, as for :meth:`open`.
         validate_containers
             Whether each URL must lie in a virtual chunk container of the repository.
         last_updated_at
@@ -314,6 +326,9 @@ class VirtualDataset(_Virtual[xr.Dataset]):
             mode=mode,
             append_dim=append_dim,
             region=region,
+            on_duplicate=on_duplicate,
+            inline_threshold=inline_threshold,
+            registry=self._granted(registry) if inline_threshold is not None else registry,
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,
         )
@@ -395,7 +410,13 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         self,
         store: Any,
         *,
-        mode: Literal["w", "w-", "a"] | None = None,
+        group: str | None = None,
+        mode: Literal["w", "w-", "a", "r+"] | None = None,
+        append_dim: str | None = None,
+        region: Literal["auto"] | Mapping[str, Any] | None = None,
+        on_duplicate: Literal["error", "skip", "replace", "allow"] = "error",
+        inline_threshold: int | None = None,
+        registry: Registry = None,
         write_inherited_coords: bool = False,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
@@ -404,7 +425,9 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
 
         Parameters
         ----------
-        store, mode, validate_containers, last_updated_at
+        store, group, mode, append_dim, region
+            As there; labels may be those of a coordinate that a group inherits.
+        on_duplicate, inline_threshold, registry, validate_containers, last_updated_at
             As there.
         write_inherited_coords
             Whether a group repeats the coordinates that it inherits.
@@ -414,7 +437,13 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         write_icechunk(
             self._held,
             store,
+            group=group,
             mode=mode,
+            append_dim=append_dim,
+            region=region,
+            on_duplicate=on_duplicate,
+            inline_threshold=inline_threshold,
+            registry=self._granted(registry) if inline_threshold is not None else registry,
             write_inherited_coords=write_inherited_coords,
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,

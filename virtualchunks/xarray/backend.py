@@ -45,9 +45,10 @@ class GroupDataStore(AbstractDataStore):
 
     def get_variables(self) -> dict[str, xr.Variable]:
         """Return the variables, none of whose values are read yet."""
+        stored = {name: array.as_stored() for name, array in self.group.arrays.items()}
         return {
             name: lazy_variable(name, dimension_names(name, array), array, array.metadata.attributes, self.registry)
-            for name, array in self.group.arrays.items()
+            for name, array in stored.items()
         }
 
     def get_attrs(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Virtual Datasets: a ManifestGroup as an xarray Dataset, references in most variables and values in a few.
 
-Coordinates follow CF as :func:`xarray.decode_cf` reads it. What stays virtual keeps its attributes as the file has
-them; what is loaded is decoded by xarray itself.
+Coordinates follow CF as :func:`xarray.decode_cf` reads it. What stays virtual is unpacked when it is read, its packing
+in the encoding meanwhile, as xarray has it; what is loaded is decoded by xarray itself.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from virtualchunks.attributes import with_bounds_units
 from virtualchunks.deferred import DeferredManifest
 from virtualchunks.errors import DecodeError, FormatError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.packing import PACKING_ATTRIBUTES
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.xarray.grants import remember
 
@@ -79,7 +80,7 @@ def group_to_dataset(
     loadable = [] if registry is None and loadable_variables is None else loadable_variables
     chosen = _choose(arrays, dimensions, loadable, _coordinates_in_memory(arrays, attributes, group))
     variables: dict[str, xr.Variable] = {
-        name: xr.Variable(dimensions[name], array, attributes[name], fastpath=True)
+        name: _virtual_variable(dimensions[name], array, attributes[name], mask_and_scale)
         for name, array in arrays.items()
         if name not in chosen
     }
@@ -203,6 +204,17 @@ def dimension_names(name: str, array: ManifestArray) -> tuple[str, ...]:
 def sources_of(arrays: Iterable[ManifestArray]) -> set[str]:
     """Return the canonical URLs of the objects that arrays refer to."""
     return {url for array in arrays for url in array.manifest.sources.urls if url}
+
+
+def _virtual_variable(
+    dimensions: tuple[str, ...], array: ManifestArray, attributes: dict[str, Any], mask_and_scale: bool
+) -> xr.Variable:
+    """Return a variable of references, its packing in its encoding as xarray has it, if it is to be unpacked."""
+    lifted = array.lifted() if mask_and_scale else array
+    if lifted is array:
+        return xr.Variable(dimensions, array, attributes, fastpath=True)
+    packing = {name: attributes.pop(name) for name in PACKING_ATTRIBUTES if name in attributes}
+    return xr.Variable(dimensions, lifted, attributes, {**packing, "dtype": array.dtype}, fastpath=True)
 
 
 def _remember(arrays: Iterable[ManifestArray], granted: ObjectStoreRegistry) -> None:

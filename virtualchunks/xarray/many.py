@@ -17,6 +17,15 @@ from virtualchunks.xarray.dataset import references_of, sources_of
 from virtualchunks.xarray.executors import Parallel, run_over
 from virtualchunks.xarray.grants import remember
 from virtualchunks.xarray.opening import granting, open_virtual_dataset
+from virtualchunks.xarray.reconciling import (
+    Overlap,
+    Variables,
+    check_choices,
+    joined_dimensions,
+    with_first_coordinates,
+    with_same_variables,
+    without_overlap,
+)
 
 if TYPE_CHECKING:
     from virtualchunks.xarray.dataset import Registry
@@ -40,6 +49,10 @@ def open_virtual_mfdataset(
     join: Any = "exact",
     attrs_file: Named | None = None,
     combine_attrs: Any = "override",
+    *,
+    variables: Variables | None = None,
+    overlap: Overlap | None = None,
+    tolerance: Any = None,
     **kwargs: Any,
 ) -> xr.Dataset:
     """Open many files as one virtual Dataset, as :func:`xarray.open_mfdataset` does with values.
@@ -65,6 +78,16 @@ def open_virtual_mfdataset(
         :class:`concurrent.futures.Executor`, ``"dask"`` or ``"lithops"``. The order of the results is that of `urls`.
     attrs_file
         The one of `urls` whose attributes the result has.
+    variables
+        What becomes of variables that some files lack: ``"union"`` fills with missing chunks, ``"intersection"`` drops
+        them, ``"error"`` raises. By default as xarray combines them, which differs with `combine`.
+    overlap
+        Which file has the say where several have a label along the dimension that is joined: the ``"first"`` or the
+        ``"last"`` in the order of `urls`, or none of them (``"error"``). The others are cut there. By default labels
+        are not looked at but by xarray.
+    tolerance
+        The largest difference between coordinates that are meant to be the same, such as longitudes that one file
+        rounds; the first file's are taken. By default they must be equal, as `join` says.
     **kwargs
         Further arguments of :func:`open_virtual_dataset`.
 
@@ -84,6 +107,7 @@ def open_virtual_mfdataset(
         raise ValueError(f"combine is 'by_coords' or 'nested', not {combine!r}")
     if combine == "by_coords" and concat_dim is not None:
         raise ValueError("concat_dim needs combine='nested'; combine='by_coords' finds the dimension by itself")
+    check_choices(variables=variables, overlap=overlap)
     named = expand(urls)
     flat = list(flatten(named))
     shared = None if registry is None else granting(registry, flat[0])
@@ -94,14 +118,35 @@ def open_virtual_mfdataset(
     options = {
         "compat": compat, "data_vars": data_vars, "coords": coords, "join": join, "combine_attrs": combine_attrs
     }  # fmt: skip
+    attributes = None if attrs_file is None else datasets[_place(as_url(attrs_file), flat)].attrs
+    is_flat = all(isinstance(entry, str) for entry in named)
+    datasets = _reconciled(datasets, flat, concat_dim, variables, overlap, tolerance)
     if combine == "nested":
-        combined = xr.combine_nested(_nest(named, iter(datasets)), concat_dim, **options)
+        nested: Any = datasets if is_flat else _nest(named, iter(datasets))
+        result: xr.Dataset = xr.combine_nested(nested, concat_dim, **options)
     else:
-        combined = xr.combine_by_coords(datasets, **options)
-    result: xr.Dataset = combined
-    if attrs_file is not None:
-        result.attrs = datasets[_place(as_url(attrs_file), flat)].attrs
+        result = xr.combine_by_coords(datasets, **options)  # type: ignore[assignment]  # Datasets make a Dataset
+    if attributes is not None:
+        result.attrs = attributes
     return result
+
+
+def _reconciled(
+    datasets: list[xr.Dataset],
+    urls: list[str],
+    concat_dim: Any,
+    variables: Variables | None,
+    overlap: Overlap | None,
+    tolerance: Any,
+) -> list[xr.Dataset]:
+    if tolerance is not None:
+        datasets = with_first_coordinates(datasets, tolerance)
+    if variables is None and overlap is None:
+        return datasets
+    joined = joined_dimensions(datasets, concat_dim)
+    if variables is not None:
+        datasets = with_same_variables(datasets, urls, variables, joined)
+    return datasets if overlap is None else without_overlap(datasets, urls, overlap, joined)
 
 
 def expand(urls: Nested) -> list[Any]:

@@ -110,8 +110,11 @@ def open_virtual_dataset(
     decode_times
         As for :func:`xarray.open_dataset`, for loaded variables.
     mask_and_scale
-        As for :func:`xarray.open_dataset`, for loaded variables. Virtual variables stay as the file stores them, with
-        ``scale_factor``, ``_FillValue`` and the rest in their attributes, where every reader finds them.
+        As for :func:`xarray.open_dataset`: ``scale_factor``, ``add_offset``, ``_FillValue``, ``missing_value`` and
+        ``_Unsigned`` leave the attributes for ``.encoding``, and the dtype is that of the values. Virtual variables are
+        unpacked chunk by chunk when they are read, so that files packed in several ways combine. What is packed alike
+        is written and served as it is stored, with the attributes put back. Virtual variables that count time keep
+        their attributes until ``.virtual.open()`` decodes them.
     group
         Path of the group to open; the root by default.
     strict

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.lifting import encodings_named
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.xarray.dataset import decode_variables, references_of
 from virtualchunks.xarray.grants import recall
@@ -33,7 +35,10 @@ def reopen(
     registry, chunks, decode_times, mask_and_scale
         As for :meth:`virtualchunks.xarray.accessor.VirtualDataset.open`.
     """
-    references = {str(name): array for name, array in map(_referring, dataset.variables.items()) if array is not None}
+    found = map(_referring, dataset.variables.items())
+    references = {str(name): array.as_stored() for name, array in found if array is not None}
+    if not mask_and_scale:
+        _check_unlifted(references)
     granted = _granted(references.values(), registry)
     stored = {name: _stored(name, dataset.variables[name], array, granted) for name, array in references.items()}
     url = next(filter(None, (array.manifest.origin for array in references.values())), None)
@@ -50,6 +55,19 @@ def reopen(
 
 def _stored(name: str, variable: xr.Variable, array: ManifestArray, registry: ObjectStoreRegistry) -> xr.Variable:
     return lazy_variable(name, variable.dims, array, array.metadata.with_meaning(variable.attrs), registry)
+
+
+def _check_unlifted(references: dict[str, ManifestArray]) -> None:
+    """Refuse to give stored numbers where they mean one thing in one chunk and another in the next."""
+    for name, array in references.items():
+        if any(encoding.lift_key for encoding in encodings_named(array._parts)):
+            raise UnsupportedFeatureError(
+                "mask_and_scale=False asks for stored numbers, but the chunks of this variable are packed in several "
+                "ways, so that the numbers have no one meaning: read the values with mask_and_scale=True, or open the "
+                "files that are packed alike with mask_and_scale=False",
+                variable=name,
+                url=next(array.manifest.iter_nonempty_paths(), None),
+            )
 
 
 def _referring(item: tuple[Any, xr.Variable]) -> tuple[Any, Any]:

@@ -283,6 +283,8 @@ def attributes_of(element: Element) -> dict[str, Any]:
             found[name] = attributes_of(child)
         elif child.attributes.get("type") != "OtherXML":
             found[name] = _values(child)
+            if name in ("scale_factor", "add_offset") and isinstance(found[name], float):
+                found[name] = NUMBERS[child.attributes["type"]].type(found[name])  # xarray unpacks in its dtype
     return found
 
 

@@ -1,7 +1,8 @@
 """HDF5 attributes → plain Python values.
 
 Numbers become Python numbers, arrays become lists of them, text becomes ``str``; one element in one dimension counts
-as a scalar, as it does for the netCDF libraries. The attributes by which HDF5 and netCDF-4 keep their own books are
+as a scalar, as it does for the netCDF libraries. The factor and the offset of packed numbers stay NumPy's, since xarray
+computes in their dtype. The attributes by which HDF5 and netCDF-4 keep their own books are
 left out; :mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name dimensions.
 """
 
@@ -32,6 +33,8 @@ INTERNAL = frozenset(
         b"_nc3_strict",
     }
 )
+
+_SCALING = frozenset({b"scale_factor", b"add_offset"})
 
 type Owner = h5d.DatasetID | h5g.GroupID
 #: What is called with the name of an attribute that cannot be had, and why.
@@ -91,10 +94,23 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
         values = np.empty(space.get_simple_extent_dims(), dtype=kind.dtype)
         if values.size:
             attribute.read(values, mtype=kind if type_class == h5t.BITFIELD else None)
-        return plain(values)
+        return plain(values) if raw not in _SCALING else scaling_number(values)
     _require_values(kind)
     holder = h5py.Dataset(owner) if isinstance(owner, h5d.DatasetID) else h5py.Group(owner)
     return plain(np.asarray(holder.attrs[raw]))
+
+
+def scaling_number(values: np.ndarray[Any, Any]) -> Any:
+    """Return a scale factor or an offset as a NumPy number of its own dtype; what is none, as :func:`plain` does.
+
+    Examples
+    --------
+    >>> scaling_number(np.array([0.5], "f4"))
+    np.float32(0.5)
+    """
+    if values.size != 1 or values.dtype.kind not in "iuf" or values.dtype.itemsize > 8:
+        return plain(values)
+    return values.reshape(-1)[0]
 
 
 def require_small(space: h5s.SpaceID, kind: h5t.TypeID) -> None:

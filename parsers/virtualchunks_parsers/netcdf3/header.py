@@ -247,8 +247,10 @@ class _HeaderBytes:
         raw = self.padded(count * dtype.itemsize)
         if dtype.kind == "S":
             return name, text(raw).replace("\0", "")
-        values = np.frombuffer(raw, dtype=dtype).tolist()
-        return name, values[0] if count == 1 else values
+        values = np.frombuffer(raw, dtype=dtype)
+        if name in ("scale_factor", "add_offset") and count == 1:
+            return name, values[0]  # xarray unpacks in its dtype
+        return name, values[0].item() if count == 1 else values.tolist()
 
     def type(self) -> np.dtype[Any]:
         """``nc_type``."""

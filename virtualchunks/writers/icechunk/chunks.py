@@ -18,13 +18,17 @@ from virtualchunks.manifest import Records
 from virtualchunks.sources import SourceTable, Stamp
 from virtualchunks.urls import redact
 from virtualchunks.writers.icechunk.containers import advice
-from virtualchunks.writers.icechunk.nodes import Nodes
+from virtualchunks.writers.icechunk.nodes import Nodes, chunk_key_of
 from virtualchunks.writers.layout import StoredArray
 
 Checksum = str | datetime | None
 
 #: The fewest chunks for each checksum, on average, for which one call each is worth it.
 FEWEST_IN_A_BOX = 8
+#: Missing chunks above which those that are stored are listed, to delete no more than those.
+LISTED = 1000
+#: What messages say of the session, after an error in mid-write.
+KEPT = "Nothing of this write is kept, unless the session held changes before: session.discard_changes() drops both"
 #: Chunks handed over at a time, one by one.
 BLOCK = 1 << 17
 
@@ -94,7 +98,7 @@ class Writing(NamedTuple):
         A time after which no object may have changed, in place of what their stamps say.
     """
 
-    urls: list[str]
+    urls: npt.NDArray[np.object_]
     nodes: Nodes
     start: tuple[int, ...]
     fresh: bool
@@ -126,8 +130,8 @@ def write_chunks(array: StoredArray, writing: Writing) -> None:
             _write_each(array, writing, group, checksums)
     if held[:-1].any():
         writing.nodes.put(_memory(array, writing, held))
-    if not writing.fresh:
-        writing.nodes.delete([_key(array, index, writing.start) for index in np.argwhere(source < 0).tolist()])
+    if not writing.fresh and array.has_missing:
+        _delete_missing(array, writing)
 
 
 def _rows(
@@ -149,8 +153,21 @@ def _rows(
     return held, groups, list(numbers)
 
 
-def _key(array: StoredArray, index: list[int] | tuple[int, ...], start: tuple[int, ...]) -> str:
-    return "/".join([array.path, "c", *(str(i + first) for i, first in zip(index, start, strict=True))])
+def _key(array: StoredArray, index: tuple[int, ...], start: tuple[int, ...]) -> str:
+    return chunk_key_of(array.path, (i + first for i, first in zip(index, start, strict=True)))
+
+
+def _delete_missing(array: StoredArray, writing: Writing) -> None:
+    """Delete what is stored where a chunk is missing: an old reference must not be read in its place."""
+    missing = array.manifest.records["source"] < 0
+    start = np.asarray(writing.start, dtype=np.int64)
+    if np.count_nonzero(missing) <= LISTED:
+        chosen = np.argwhere(missing)
+    else:
+        stored = writing.nodes.stored_chunks(array.path) - start
+        stored = stored[((stored >= 0) & (stored < missing.shape)).all(axis=1)]
+        chosen = stored[missing[tuple(stored.T)]]
+    writing.nodes.delete([chunk_key_of(array.path, index) for index in (chosen + start).tolist()])
 
 
 def _memory(array: StoredArray, writing: Writing, held: npt.NDArray[np.bool_]) -> Iterator[tuple[str, bytes]]:
@@ -194,7 +211,7 @@ def _write_box(
     failed = writing.nodes.store.set_virtual_refs_arr(
         array.path,
         part.shape,
-        list(map(urls.__getitem__, rows.tolist())),
+        urls[rows].tolist(),
         np.ascontiguousarray(part["offset"].reshape(-1), dtype=np.uint64),
         part["length"].astype(np.uint64).reshape(-1),
         validate_containers=writing.validate,
@@ -240,8 +257,8 @@ def _require_none(array: StoredArray, writing: Writing, failed: list[tuple[int, 
     urls = list(dict.fromkeys(entry["path"] for entry in entries if entry is not None))
     shown = ", ".join(map(redact, urls[:3]))
     raise WriteError(
-        f"Icechunk refused {len(failed)} references of {array.path!r}, to {shown}{', …' if len(urls) > 3 else ''}; the "
-        f"session holds what was written before them: session.discard_changes() drops it. {advice(urls)}",
+        f"Icechunk refused {len(failed)} references of {array.path!r}, to {shown}{', …' if len(urls) > 3 else ''}. "
+        f"{KEPT}. {advice(urls)}",
         url=redact(urls[0]) if urls else None,
         variable=array.path,
         chunk=tuple(failed[0]),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os.path
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
-from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
-from virtualchunks.urls import canonical_url, local_path, redact
+from virtualchunks.containers import spelling
+from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError
+from virtualchunks.urls import local_path, redact
 from virtualchunks.writers.datasets import as_group
 from virtualchunks.writers.layout import StoredArray, stored_arrays
 
@@ -48,7 +50,7 @@ def required_containers(tree: Any) -> list[str]:
     >>> required_containers(ManifestGroup({"v": array}))
     ['s3://bucket/2020/']
     """
-    return common_prefixes(urls_of(stored_arrays(as_group(tree), "Icechunk")))
+    return [spelling(prefix) for prefix in common_prefixes(urls_of(stored_arrays(as_group(tree), "Icechunk")))]
 
 
 def urls_of(arrays: Iterable[StoredArray]) -> list[str]:
@@ -81,9 +83,8 @@ def require_containers(store: Any, arrays: Iterable[StoredArray]) -> None:
     NotGrantedError
         If they do not; the message lists the lines to add.
     """
-    containers = store.session.config.virtual_chunk_containers or {}
-    configured = [_canonical(container.url_prefix) for container in containers.values()]
-    outside = [url for url in urls_of(arrays) if not url.startswith(tuple(configured))]
+    configured = container_prefixes(store)
+    outside = [url for url in urls_of(arrays) if not spelling(url).startswith(tuple(configured))]
     if not outside:
         return
     known = ", ".join(configured) or "none"
@@ -94,14 +95,34 @@ def require_containers(store: Any, arrays: Iterable[StoredArray]) -> None:
     )
 
 
+def container_prefixes(store: Any) -> list[str]:
+    """Return the prefixes of a repository's containers, as they are configured."""
+    containers = store.session.config.virtual_chunk_containers or {}
+    return [container.url_prefix for container in containers.values()]
+
+
+def are_plain(prefixes: Iterable[str]) -> bool:
+    """Return whether Icechunk's own check when it writes agrees with the one when it reads: the first does not decode
+    locations.
+
+    Examples
+    --------
+    >>> are_plain(["s3://bucket/pub/"]), are_plain(["s3://bucket/a b/"])
+    (True, False)
+    """
+    return all(quote(prefix, safe="/:") == prefix for prefix in prefixes)
+
+
 def advice(urls: Iterable[str]) -> str:
     """Return the lines that let a repository refer to these URLs."""
     prefixes = common_prefixes(urls)
     lines = ["config = repository.config  # or icechunk.RepositoryConfig.default() for a new one"]
     for prefix in prefixes:
         store = _STORES.get(prefix.partition(":")[0], _unknown_store)(prefix)
-        lines.append(f"config.set_virtual_chunk_container(icechunk.VirtualChunkContainer({prefix!r}, {store}))")
-    access = ", ".join(f"{prefix!r}: {_CREDENTIALS.get(prefix.partition(':')[0], '…')}" for prefix in prefixes)
+        made = f"icechunk.VirtualChunkContainer({spelling(prefix)!r}, {store})"
+        lines.append(f"config.set_virtual_chunk_container({made})")
+    kinds = [(spelling(prefix), prefix.partition(":")[0]) for prefix in prefixes]
+    access = ", ".join(f"{prefix!r}: {_CREDENTIALS.get(scheme, '…')}" for prefix, scheme in kinds)
     lines.append(f"repository = icechunk.Repository.open(storage, config, authorize_virtual_chunk_access={{{access}}})")
     lines.append("repository.save_config()")
     return "Add them and open the repository again:\n    " + "\n    ".join(lines)
@@ -134,10 +155,3 @@ def require_reachable(arrays: Iterable[StoredArray]) -> None:
 
 def _unknown_store(prefix: str) -> str:
     return "…"
-
-
-def _canonical(prefix: str) -> str:
-    try:
-        return canonical_url(prefix)
-    except URLError:
-        return prefix

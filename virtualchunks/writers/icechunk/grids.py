@@ -113,43 +113,83 @@ def _require_same_chunks(array: StoredArray, existing: ArrayMetadata, free: Sequ
             )
 
 
-def appended_axis(array: StoredArray, existing: ArrayMetadata, axis: int) -> Axis:
-    """Return the axis of the stored array after the chunks of another have been added to its end.
+def grown_axis(array: StoredArray, existing: ArrayMetadata, axis: int, at: int | None = None) -> tuple[Axis, int]:
+    """Return the axis of the stored array with the chunks of another among its own, and the index of their first.
+
+    Parameters
+    ----------
+    array
+        The array whose chunks are added.
+    existing
+        The stored one.
+    axis
+        Number of the axis.
+    at
+        The element before which they belong; by default they go to the end.
 
     Raises
     ------
     CombineError
-        If the stored array ends within a chunk, its chunks are unlike the others', or they would make a regular axis
-        rectilinear while zarr is not set to read those.
+        If the place is within a chunk, the chunks are unlike the others, or they would make a regular axis rectilinear
+        while zarr is not set to read those.
     """
     _require_same_chunks(array, existing, free=(axis,))
     stored, own = existing.grid.axes[axis], array.metadata.grid.axes[axis]
-    name = _name(existing, axis)
-    if stored.overhang and own.size:
-        last = stored.nominal_at(stored.count - 1)
-        raise CombineError(
-            f"{array.path!r} cannot be appended: the stored array has {stored.size} elements along {name}, and its "
-            f"last chunk of {last} is not full ({last - stored.overhang} elements), so the next chunk would begin "
-            "within it",
-            variable=array.path,
-        )
+    if not own.size:
+        return stored, 0
+    if at is None or at == stored.size:
+        _require_full_end(array, existing, axis)
+        first = stored.count
+    else:
+        first = _boundary(array, existing, axis, at)
     size = stored.size + own.size
     if not stored.size:
-        return Axis.from_edges(own.nominal.tolist(), size) if own.size else stored
-    if not own.size:
-        return stored
+        return Axis.from_edges(own.nominal.tolist(), size), 0
     if stored.is_regular and own.is_regular and stored.chunk == own.chunk:
-        return Axis(size, chunk=stored.chunk)
-    joined = Axis.from_edges([*stored.nominal.tolist(), *own.nominal.tolist()], size)
+        return Axis(size, chunk=stored.chunk), first
+    edges = stored.nominal.tolist()
+    joined = Axis.from_edges([*edges[:first], *own.nominal.tolist(), *edges[first:]], size)
     if stored.is_regular and not joined.is_regular and not _rectilinear_allowed():
         raise CombineError(
             f"{array.path!r} cannot be appended to a regular chunk grid: the stored array has chunks of {stored.chunk} "
-            f"along {name}, the other {_edges(own)}. As a rectilinear grid they can be one array, which is read with a "
-            "flag of zarr: "
-            'zarr.config.set({"array.rectilinear_chunks": True}) allows it',
+            f"along {_name(existing, axis)}, the other {_edges(own)}. As a rectilinear grid they can be one array, "
+            'which is read with a flag of zarr: zarr.config.set({"array.rectilinear_chunks": True}) allows it',
             variable=array.path,
         )
-    return joined
+    return joined, first
+
+
+def _require_full_end(array: StoredArray, existing: ArrayMetadata, axis: int) -> None:
+    stored = existing.grid.axes[axis]
+    if stored.overhang:
+        last = stored.nominal_at(stored.count - 1)
+        raise CombineError(
+            f"{array.path!r} cannot be appended: the stored array has {stored.size} elements along "
+            f"{_name(existing, axis)}, and its last chunk of {last} is not full ({last - stored.overhang} elements), "
+            "so the next chunk would begin within it",
+            variable=array.path,
+        )
+
+
+def _boundary(array: StoredArray, existing: ArrayMetadata, axis: int, at: int) -> int:
+    """Return the number of the chunk that begins at an element, before which whole chunks may go."""
+    stored, own = existing.grid.axes[axis], array.metadata.grid.axes[axis]
+    first = stored.locate(at)
+    begins = int(stored.starts[first])
+    if begins != at:
+        raise CombineError(
+            f"{array.path!r} cannot be inserted before element {at} along {_name(existing, axis)}: the stored chunk of "
+            f"{stored.nominal_at(first)} that begins at {begins} would be cut in two",
+            variable=array.path,
+        )
+    if own.overhang:
+        last = own.nominal_at(own.count - 1)
+        raise CombineError(
+            f"{array.path!r} cannot be inserted before element {at} along {_name(existing, axis)}: its last chunk of "
+            f"{last} is not full ({last - own.overhang} elements)",
+            variable=array.path,
+        )
+    return first
 
 
 def _rectilinear_allowed() -> bool:

@@ -1,19 +1,23 @@
-"""Labels: what the coordinates in an Icechunk store say, for data that is added to it."""
+"""Labels: what coordinates say, those that are written and those in an Icechunk store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from virtualchunks.errors import CombineError, UnsupportedFeatureError
+from virtualchunks.array import ManifestArray
+from virtualchunks.attributes import from_zarr
 from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import ArrayMetadata
-from virtualchunks.writers.icechunk.nodes import Nodes
-from virtualchunks.writers.icechunk.plan import existing_array, join, natural_attributes
+from virtualchunks.reading.values import read_values
+from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.writers.icechunk.nodes import Nodes, join
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray
 
 
@@ -40,14 +44,15 @@ def stored_encodings(tree: Any, nodes: Nodes, root: str) -> dict[str, dict[str, 
     for path, dataset in _datasets(tree).items():
         for name in dataset.variables:
             inner = join(path, str(name))
-            existing = existing_array(nodes, join(root, inner))
+            existing = nodes.array(join(root, inner))
             if existing is not None:
                 found[inner] = _encoding(existing)
     return found
 
 
 def _encoding(existing: ArrayMetadata) -> dict[str, Any]:
-    encoding = {key: value for key, value in natural_attributes(existing).items() if key != "dtype"}
+    attributes = from_zarr(existing.attributes, existing.dtype)
+    encoding = {key: value for key, value in attributes.items() if key != "dtype"}
     if existing.dtype.kind in "biufc":  # text keeps its own dtype: converting it would spell None out
         encoding["dtype"] = existing.dtype
     return encoding
@@ -59,65 +64,58 @@ def _datasets(tree: Any) -> dict[str, xarray.Dataset]:
     return {"": tree}
 
 
-def resolve_region(
-    tree: Any, nodes: Nodes, root: str, region: Literal["auto"] | Mapping[str, slice | Literal["auto"]]
-) -> dict[str, slice]:
-    """Return a region as slices of indices.
+def own_labels(tree: ManifestGroup, path: str, name: str, registry: ObjectStoreRegistry | None) -> pd.Index[Any] | None:
+    """Return the labels along a dimension of what is written.
 
     Parameters
     ----------
     tree
-        What is written.
-    nodes
-        The store.
-    root
-        Path of the group to write to.
-    region
-        As for :func:`write_icechunk`.
-
-    Raises
-    ------
-    UnsupportedFeatureError
-        If labels are asked for and `tree` is no Dataset, or a slice has a step.
-    CombineError
-        If the labels are not consecutive ones of the stored coordinate.
+        The root of what is written.
+    path
+        The group in it that has the dimension; its coordinate may be that group's or one's above.
+    name
+        Name of the dimension.
+    registry
+        What may be read, for coordinates that are references; without it, they count as not there.
     """
-    wanted = dict.fromkeys(_labelled(tree), "auto") if isinstance(region, str) else dict(region)
-    found = {}
-    for name, part in wanted.items():
-        found[name] = _by_labels(tree, nodes, root, name) if isinstance(part, str) else part
-        if found[name].step not in (None, 1):
-            raise UnsupportedFeatureError(f"a region is consecutive: {name!r} cannot be {found[name]}")
-    return found
+    for folder in _upwards(path):
+        group = tree.get(folder) if folder else tree
+        array = group.arrays.get(name) if isinstance(group, ManifestGroup) else None
+        if array is None:
+            continue
+        if _is_referring(array) and registry is None:
+            return None
+        values = read_values(array, registry or ObjectStoreRegistry(), name=join(folder, name))
+        return _index(values, array.metadata.attributes, name)
+    return None
 
 
-def _labelled(tree: Any) -> list[str]:
-    """Return the dimensions of a Dataset that have labels."""
-    if not hasattr(tree, "xindexes") or hasattr(tree, "subtree"):
-        raise UnsupportedFeatureError("region='auto' goes by the labels of a Dataset; give slices of indices otherwise")
-    return [str(name) for name in tree.dims if name in tree.xindexes]
+def stored_labels(nodes: Nodes, path: str, name: str) -> pd.Index[Any] | None:
+    """Return the labels along a dimension of a stored group; the coordinate may be that group's or one's above."""
+    for folder in _upwards(path):
+        existing = nodes.array(join(folder, name))
+        if existing is not None:
+            return _index(nodes.values(join(folder, name)), from_zarr(existing.attributes, existing.dtype), name)
+    return None
 
 
-def _by_labels(tree: Any, nodes: Nodes, root: str, name: str) -> slice:
-    if name not in _labelled(tree):
-        raise UnsupportedFeatureError(f"region {name!r} cannot be 'auto': the Dataset has no labels along it")
-    index = _stored_index(nodes, root, name)
-    places = index.get_indexer(tree.indexes[name])
-    if len(places) and ((places < 0).any() or (np.diff(places) != 1).any()):
-        raise CombineError(
-            f"the labels along {name!r} ({tree.indexes[name][0]} to {tree.indexes[name][-1]}) are not consecutive ones "
-            f"of the stored coordinate ({index[0]} to {index[-1]})",
-            variable=name,
-        )
-    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
+def _upwards(path: str) -> list[str]:
+    parts = path.split("/") if path else []
+    return ["/".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
 
-def _stored_index(nodes: Nodes, root: str, name: str) -> Any:
+def _is_referring(array: ManifestArray) -> bool:
+    return any(True for _ in array.manifest.iter_nonempty_paths())
+
+
+def _index(values: npt.NDArray[Any], attributes: Mapping[str, Any], name: str) -> pd.Index[Any] | None:
+    """Return stored values as labels, decoded as xarray decodes coordinates; ``None`` if they have not one axis."""
     import xarray as xr
-    import zarr
 
-    with zarr.config.set({"array.rectilinear_chunks": True}):
-        opened = xr.open_zarr(nodes.store, group=root or None, consolidated=False, chunks=None, zarr_format=3)
-        if name not in opened.indexes:
-            raise CombineError(f"the Icechunk store has no coordinate {name!r} to find labels in", variable=name)
-        return opened.indexes[name]
+    if np.ndim(values) != 1:
+        return None
+    encoded = xr.Dataset(coords={name: (name, values, dict(attributes))})
+    try:
+        return xr.decode_cf(encoded).indexes[name]
+    except (ValueError, OverflowError):  # units that xarray has no dates for; both sides have the same
+        return encoded.indexes[name]

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import UnsupportedFeatureError, WriteError
 from virtualchunks.grid import Axis, ChunkGrid
@@ -54,7 +57,7 @@ class Nodes:
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
-        data = sync(self.store.get(_key(path, "zarr.json"), default_buffer_prototype()))
+        data = sync(self.store.get(join(path, "zarr.json"), default_buffer_prototype()))
         return None if data is None else json.loads(data.to_bytes())
 
     def members(self, path: str) -> list[str]:
@@ -72,9 +75,51 @@ class Nodes:
 
         sync(self.store.delete_dir(path) if path else self.store.clear())
 
+    def array(self, path: str) -> ArrayMetadata | None:
+        """Return the metadata of a stored array; ``None`` where there is no array."""
+        document = self.document(path)
+        if document is None or document.get("node_type") != "array":
+            return None
+        return ArrayMetadata.from_dict(document)
+
+    def values(self, path: str) -> npt.NDArray[Any]:
+        """Return all values of a stored array."""
+        import zarr
+
+        with zarr.config.set({"array.rectilinear_chunks": True}):
+            array = zarr.open_array(self.store, path=path, mode="r", zarr_format=3)
+            return np.asarray(array[...])
+
+    def move_chunks(self, path: str, axis: int, at: int, count: int) -> None:
+        """Move the chunks from `at` on along an axis by `count`, with their checksums; the grid is written afterwards.
+
+        Icechunk moves the chunks of regular grids only, and looks at nothing else of the metadata: for the moment, each
+        chunk counts as one element of a regular grid.
+        """
+        document, metadata = self.document(path), self.array(path)
+        assert document is not None
+        assert metadata is not None
+        shape = [size + count * (number == axis) for number, size in enumerate(metadata.grid.grid_shape)]
+        grid = {"name": "regular", "configuration": {"chunk_shape": [1] * len(shape)}}
+        self.put_document(path, {**document, "shape": shape, "chunk_grid": grid})
+
+        def forward(index: Iterable[int]) -> list[int]:
+            place = list(index)
+            place[axis] += count if place[axis] >= at else 0
+            return place
+
+        def backward(index: Iterable[int]) -> list[int] | None:
+            place = list(index)
+            if at <= place[axis] < at + count:
+                return None
+            place[axis] -= count if place[axis] >= at else 0
+            return place
+
+        self.store.session.reindex_array(f"/{path}", forward, backward)
+
     def put_document(self, path: str, document: dict[str, Any]) -> None:
         """Write a metadata document."""
-        self.put([(_key(path, "zarr.json"), json.dumps(document).encode())])
+        self.put([(join(path, "zarr.json"), json.dumps(document).encode())])
 
     def put(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Write keys of the store."""
@@ -90,6 +135,18 @@ class Nodes:
         for start in range(0, len(entries), _AT_ONCE):
             sync(write(entries[start : start + _AT_ONCE]))
 
+    def stored_chunks(self, path: str) -> npt.NDArray[np.int64]:
+        """Return the indices of the chunks that are stored of an array, one row for each."""
+        from zarr.core.sync import sync
+
+        async def indices() -> list[Any]:
+            batches = self.store.array_chunk_iterator(f"/{path}", batch_size=100_000)
+            return [found async for found, *_ in batches]
+
+        document = self.document(path)
+        rank = len(document["shape"]) if document is not None else 0
+        return np.concatenate([np.empty((0, rank), dtype=np.int64), *sync(indices())], dtype=np.int64)
+
     def delete(self, keys: list[str]) -> None:
         """Delete keys of the store, whether they are there or not."""
         from zarr.core.sync import sync
@@ -101,8 +158,20 @@ class Nodes:
             sync(delete(keys[start : start + _AT_ONCE]))
 
 
-def _key(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
+def join(path: str, name: str) -> str:
+    """Return the path of a member of a group; any of the two may be empty."""
+    return f"{path}/{name}" if path and name else path or name
+
+
+def chunk_key_of(path: str, index: Iterable[int]) -> str:
+    """Return the key of a chunk.
+
+    Examples
+    --------
+    >>> chunk_key_of("g/v", (0, 3)), chunk_key_of("scalar", ())
+    ('g/v/c/0/3', 'scalar/c')
+    """
+    return "/".join([path, "c", *map(str, index)])
 
 
 def group_document(attributes: Any) -> dict[str, Any]:

@@ -4,95 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.attributes import from_zarr
-from virtualchunks.errors import CombineError, TargetExistsError
+from virtualchunks.errors import CombineError, TargetExistsError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import ArrayMetadata
-from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.writers.datasets import in_memory_array
-from virtualchunks.writers.icechunk.grids import appended_axis, region_start, require_same
-from virtualchunks.writers.icechunk.nodes import Nodes, array_document, grid_member, group_document
-from virtualchunks.writers.layout import StoredArray, stored_array
+from virtualchunks.writers.icechunk.grids import require_same
+from virtualchunks.writers.icechunk.growth import Target, appended, merged, placed, values_of
+from virtualchunks.writers.icechunk.labels import own_labels, stored_labels
+from virtualchunks.writers.icechunk.nodes import Nodes, array_document, group_document, join
+from virtualchunks.writers.icechunk.placing import Placement, place
+from virtualchunks.writers.icechunk.presence import require_unchanged
+from virtualchunks.writers.icechunk.steps import Plan, PutChunks, Step
+from virtualchunks.writers.layout import StoredArray, dimension_names, stored_array
+
+OnDuplicate = Literal["error", "skip", "replace", "allow"]
+Region = Literal["auto"] | Mapping[str, slice | Literal["auto"]]
 
 
 @dataclass(frozen=True)
-class PutChunks:
-    """Write the chunks of an array, after its metadata where that changes.
+class Job:
+    """What is written, and where.
 
     Parameters
     ----------
-    array
-        The array.
-    document
-        The metadata document to write; ``None`` where it stays.
-    start
-        Index of the first chunk in the grid of the stored array.
-    fresh
-        Whether nothing is stored there yet.
+    tree
+        What is written.
+    nodes
+        The store.
+    root
+        Path of the group to write to.
+    registry
+        What may be read, for the labels of coordinates that are references.
     """
 
-    array: StoredArray
-    document: dict[str, Any] | None
-    start: tuple[int, ...]
-    fresh: bool
+    tree: ManifestGroup
+    nodes: Nodes
+    root: str
+    registry: ObjectStoreRegistry | None = None
 
+    def target(self, path: str, array: ManifestArray) -> Target:
+        """Return an array beside the stored one.
 
-@dataclass(frozen=True)
-class PutValues:
-    """Write values through zarr, which encodes them as the stored array is.
+        Raises
+        ------
+        CombineError
+            If there is no stored one.
+        """
+        stored = stored_array(join(self.root, path), array, "Icechunk")
+        existing = self.nodes.array(stored.path)
+        if existing is None:
+            raise CombineError(
+                f"{stored.path!r} is not in the Icechunk store, so there is nothing to add it to", variable=stored.path
+            )
+        return Target.of(stored, existing, self.nodes)
 
-    Parameters
-    ----------
-    path
-        Path of the array.
-    values
-        The values.
-    shape
-        Shape of the stored array afterwards.
-    selection
-        The part of it that they fill.
-    """
-
-    path: str
-    values: npt.NDArray[Any]
-    shape: tuple[int, ...]
-    selection: tuple[slice, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a write does.
-
-    Parameters
-    ----------
-    removed
-        Paths of nodes to remove first.
-    documents
-        Metadata documents of groups, by path.
-    steps
-        What is done to each array.
-    """
-
-    removed: tuple[str, ...]
-    documents: Mapping[str, dict[str, Any]]
-    steps: tuple[PutChunks | PutValues, ...]
-
-    @property
-    def referring(self) -> list[StoredArray]:
-        """The arrays whose references are written."""
-        return [step.array for step in self.steps if isinstance(step, PutChunks)]
-
-
-def join(path: str, name: str) -> str:
-    """Return the path of a member of a group; any of the two may be empty."""
-    return f"{path}/{name}" if path and name else path or name
+    def placement(self, path: str, name: str, *, sorted_in: bool) -> Placement | None:
+        """Return where the labels along a dimension of a group go; ``None`` where one of the two has none."""
+        own = own_labels(self.tree, path, name, self.registry)
+        stored = None if own is None else stored_labels(self.nodes, join(self.root, path), name)
+        return None if own is None or stored is None else place(own, stored, name, sorted_in=sorted_in)
 
 
 def plan_new(tree: ManifestGroup, nodes: Nodes, root: str, mode: str) -> Plan:
@@ -150,34 +126,101 @@ def _created(array: StoredArray) -> PutChunks:
     return PutChunks(array, array_document(array.metadata), (0,) * array.metadata.ndim, fresh=True)
 
 
-def plan_append(tree: ManifestGroup, nodes: Nodes, root: str, dimension: str) -> Plan:
+def plan_append(job: Job, dimension: str, on_duplicate: OnDuplicate) -> Plan:
     """Return the plan of adding a tree to the end of the stored arrays, along a dimension.
+
+    Parameters
+    ----------
+    job
+        What is written, and where.
+    dimension
+        The dimension.
+    on_duplicate
+        What becomes of labels that are stored already.
 
     Raises
     ------
     CombineError
-        If an array does not continue the stored one; the message names sizes.
+        If an array does not continue the stored one; the message names sizes. If labels are stored already, and are
+        not to be left out or replaced.
     """
-    steps: list[PutChunks | PutValues] = []
-    for path, group in tree.walk():
-        own = join(root, path)
-        _require_all(nodes, own, group, dimension)
+    steps: list[Step] = []
+    for path, group in job.tree.walk():
+        _require_all(job.nodes, join(job.root, path), group, dimension)
+        placement = None
+        if any(dimension in _names(name, array) for name, array in group.arrays.items()):
+            placement = _checked_placement(job, path, dimension, on_duplicate)
         for name, array in group.arrays.items():
-            stored = stored_array(join(own, name), array, "Icechunk")
-            existing = existing_array(nodes, stored.path)
-            along = dimension in (stored.metadata.dimension_names or ())
-            if existing is None and along:
-                raise CombineError(
-                    f"{stored.path!r} is not in the Icechunk store, so there is nothing to append it to",
-                    variable=stored.path,
-                )
-            if existing is None:
-                steps.append(_created(stored))
-            elif along:
-                steps.append(_appended(stored, existing, nodes, dimension))
+            inner = join(path, name)
+            if dimension in _names(name, array):
+                target = job.target(inner, array)
+                steps += _added(target, dimension, placement, on_duplicate)
             else:
-                _require_equal(stored, existing, nodes)
+                steps += _static(job, inner, array)
     return Plan((), {}, tuple(steps))
+
+
+def _names(name: str, array: ManifestArray) -> tuple[str, ...]:
+    return dimension_names(name, array.metadata)
+
+
+def _static(job: Job, path: str, array: ManifestArray) -> list[Step]:
+    """Return the step that creates an array which an append does not extend; none where it is stored already."""
+    stored = stored_array(join(job.root, path), array, "Icechunk")
+    existing = job.nodes.array(stored.path)
+    if existing is None:
+        return [_created(stored)]
+    _require_equal(stored, existing, job.nodes)
+    return []
+
+
+def _checked_placement(job: Job, path: str, dimension: str, on_duplicate: OnDuplicate) -> Placement | None:
+    """Return where the labels go; ``None`` for all of them to the end."""
+    if on_duplicate == "allow":
+        return None
+    if on_duplicate == "error":
+        _require_new(job, path, dimension)
+        return None
+    placement = job.placement(path, dimension, sorted_in=False)
+    if placement is None:
+        raise UnsupportedFeatureError(
+            f"on_duplicate={on_duplicate!r} goes by the labels along {dimension!r}, and no coordinate with values has "
+            "them: load it, or pass registry= to read it"
+        )
+    return placement
+
+
+def _require_new(job: Job, path: str, dimension: str) -> None:
+    own = own_labels(job.tree, path, dimension, job.registry)
+    stored = None if own is None else stored_labels(job.nodes, join(job.root, path), dimension)
+    if own is None or stored is None:
+        return
+    known = own[own.isin(stored)]
+    if len(known):
+        raise CombineError(
+            f"{len(known)} of the {len(own)} labels along {dimension!r} are stored already ({known[0]} to "
+            f"{known[-1]}): pass on_duplicate='skip' to leave them out, 'replace' to write them anew, or 'allow' to "
+            "append them once more",
+            variable=dimension,
+        )
+
+
+def _added(target: Target, dimension: str, placement: Placement | None, on_duplicate: OnDuplicate) -> list[Step]:
+    if placement is None:
+        return [appended(target, dimension)]
+    steps: list[Step] = []
+    for run in placement.present:
+        part = target.part(dimension, np.arange(run.start, run.stop))
+        if on_duplicate == "replace":
+            steps.append(placed(part, {dimension: run.target}))
+        else:
+            require_unchanged(part, dimension, run.target)
+    if placement.new:
+        elements = np.concatenate([np.arange(run.start, run.stop) for run in placement.new])
+        steps.append(appended(target.part(dimension, elements), dimension))
+    elif not placement.present:
+        steps.append(appended(target, dimension))
+    return steps
 
 
 def _require_all(nodes: Nodes, root: str, group: ManifestGroup, dimension: str) -> None:
@@ -194,107 +237,101 @@ def _require_all(nodes: Nodes, root: str, group: ManifestGroup, dimension: str) 
             )
 
 
-def existing_array(nodes: Nodes, path: str) -> ArrayMetadata | None:
-    """Return the metadata of a stored array; ``None`` where there is no array."""
-    document = nodes.document(path)
-    if document is None or document.get("node_type") != "array":
-        return None
-    return ArrayMetadata.from_dict(document)
-
-
-def _appended(array: StoredArray, existing: ArrayMetadata, nodes: Nodes, dimension: str) -> PutChunks | PutValues:
-    array = _widened(array, existing)
-    require_same(array, existing, but=(dimension,))
-    axis = (array.metadata.dimension_names or ()).index(dimension)
-    stored = existing.grid.axes[axis]
-    if array.in_memory and stored.is_regular:
-        values = _values(array)
-        shape = (*existing.shape[:axis], stored.size + values.shape[axis], *existing.shape[axis + 1 :])
-        selection = tuple(slice(stored.size if i == axis else 0, size) for i, size in enumerate(shape))
-        return PutValues(array.path, values, shape, selection)
-    grown = existing.replace(grid=existing.grid.replace(axis, appended_axis(array, existing, axis)))
-    document = _with_grid(nodes, array.path, grown)
-    start = tuple(stored.count if i == axis else 0 for i in range(existing.ndim))
-    return PutChunks(array, document, start, fresh=True)
-
-
-def _with_grid(nodes: Nodes, path: str, metadata: ArrayMetadata) -> dict[str, Any]:
-    """Return the stored document with another shape and grid, all else as it is."""
-    document = nodes.document(path)
-    assert document is not None
-    return {**document, "shape": list(metadata.shape), "chunk_grid": grid_member(metadata.grid)}
-
-
-def plan_region(tree: ManifestGroup, nodes: Nodes, root: str, region: Mapping[str, slice]) -> Plan:
+def plan_region(job: Job, region: Region, *, grow: bool) -> Plan:
     """Return the plan of writing a tree into a part of the stored arrays.
 
     Parameters
     ----------
-    tree
-        What is written.
-    nodes
-        The store.
-    root
-        Path of the group to write to.
+    job
+        What is written, and where.
     region
-        The part, by dimension.
+        The part, by dimension: a slice of indices, or ``"auto"`` for labels.
+    grow
+        Whether labels that are not stored are put where they belong.
 
     Raises
     ------
     CombineError
         If an array is not stored, or the part does not begin and end where its chunks do; the message names sizes.
+    UnsupportedFeatureError
+        If labels are asked for and there are none, or a slice has a step.
     """
-    steps: list[PutChunks | PutValues] = []
-    for path, group in tree.walk():
+    steps: list[Step] = []
+    labelled = False
+    for path, group in job.tree.walk():
+        parts = _parts(job, path, group, region)
+        labelled = labelled or bool(parts)
+        bounds, growing = _resolved(job, path, parts, grow=grow)
+        if growing is not None:
+            _require_all(job.nodes, join(job.root, path), group, growing[0])
         for name, array in group.arrays.items():
-            stored = stored_array(join(join(root, path), name), array, "Icechunk")
-            existing = existing_array(nodes, stored.path)
-            if existing is None:
-                raise CombineError(
-                    f"{stored.path!r} is not in the Icechunk store: a region can be written of stored arrays only",
-                    variable=stored.path,
-                )
-            if not set(stored.metadata.dimension_names or ()) & set(region):
-                _require_equal(stored, existing, nodes)
-                continue
-            steps.append(_placed(stored, existing, region))
+            steps += _regional(job, join(path, name), array, bounds, growing)
+    if not labelled:
+        raise UnsupportedFeatureError(
+            "region='auto' goes by the labels of coordinates with values, and there are none: give slices of indices, "
+            "or pass registry= to read them"
+        )
     return Plan((), {}, tuple(steps))
 
 
-def _placed(array: StoredArray, existing: ArrayMetadata, region: Mapping[str, slice]) -> PutChunks | PutValues:
-    array = _widened(array, existing)
-    require_same(array, existing, but=tuple(region))
-    names = array.metadata.dimension_names or ()
-    bounds = [
-        slice(*region.get(str(name), slice(None)).indices(size)[:2])
-        for name, size in zip(names, existing.shape, strict=True)
-    ]
-    for name, part, size in zip(names, bounds, array.metadata.shape, strict=True):
-        if part.stop - part.start != size:
-            raise CombineError(
-                f"{array.path!r} has {size} elements along {name!r} for a region of {part.stop - part.start} "
-                f"({part.start} to {part.stop})",
-                variable=array.path,
+def _regional(
+    job: Job, path: str, array: ManifestArray, bounds: Mapping[str, slice], growing: tuple[str, Placement] | None
+) -> list[Step]:
+    target = job.target(path, array)
+    if growing is not None and growing[0] in target.names:
+        return merged(target, *growing, bounds)
+    if set(target.names) & set(bounds):
+        return [placed(target, bounds)]
+    _require_equal(target.array, target.existing, job.nodes)
+    return []
+
+
+def _parts(job: Job, path: str, group: ManifestGroup, region: Region) -> dict[str, slice | Literal["auto"]]:
+    """Return the region of one group by dimension; each that has labels, where that is left open."""
+    names = {name for array_name, array in group.arrays.items() for name in _names(array_name, array)}
+    if not isinstance(region, str):
+        return {name: part for name, part in region.items() if isinstance(part, slice) or name in names}
+    return {name: "auto" for name in sorted(names) if own_labels(job.tree, path, name, job.registry) is not None}
+
+
+def _resolved(
+    job: Job, path: str, parts: Mapping[str, slice | Literal["auto"]], *, grow: bool
+) -> tuple[dict[str, slice], tuple[str, Placement] | None]:
+    """Return the region as slices, and the dimension along which labels are not one slice of the stored ones."""
+    bounds: dict[str, slice] = {}
+    growing: tuple[str, Placement] | None = None
+    for name, part in parts.items():
+        if not isinstance(part, str):
+            if part.step not in (None, 1):
+                raise UnsupportedFeatureError(f"a region is consecutive: {name!r} cannot be {part}")
+            bounds[name] = part
+            continue
+        placement = job.placement(path, name, sorted_in=grow)
+        if placement is None:
+            raise UnsupportedFeatureError(
+                f"region {name!r} cannot be 'auto': there are no labels along it, here or in the Icechunk store"
             )
-    if array.in_memory and existing.grid.is_regular:
-        return PutValues(array.path, _values(array), existing.shape, tuple(bounds))
-    return PutChunks(array, None, region_start(array, existing, bounds), fresh=False)
+        if not placement.new and len(placement.present) <= 1:
+            bounds[name] = placement.present[0].target if placement.present else slice(0, 0)
+            continue
+        if not grow or growing is not None:
+            raise _not_consecutive(job, path, name, grow=grow)
+        growing = name, placement
+    return bounds, growing
 
 
-def _widened(array: StoredArray, existing: ArrayMetadata) -> StoredArray:
-    """Return text in memory with the length of the stored text, where that is longer."""
-    mine, target = array.metadata.dtype, existing.dtype
-    fits = mine.kind == target.kind and mine.kind in "SU" and np.can_cast(mine, target, casting="safe")
-    if not fits or mine == target or not array.in_memory:
-        return array
-    metadata = array.metadata
-    made = in_memory_array(_values(array).astype(target), metadata.dimension_names or (), metadata.attributes)
-    return StoredArray(array.path, made.metadata, made.manifest)
-
-
-def _values(array: StoredArray) -> npt.NDArray[Any]:
-    """Return the values of an array that is held in memory, as they are stored."""
-    return read_values(ManifestArray(array.metadata, array.manifest), ObjectStoreRegistry(), name=array.path)
+def _not_consecutive(job: Job, path: str, name: str, *, grow: bool) -> CombineError:
+    own = own_labels(job.tree, path, name, job.registry)
+    stored = stored_labels(job.nodes, join(job.root, path), name)
+    assert own is not None
+    assert stored is not None
+    advice = "only one dimension can grow" if grow else "with mode='a' they are put where they belong"
+    known = f"{stored[0]} to {stored[-1]}" if len(stored) else "none"
+    return CombineError(
+        f"the labels along {name!r} ({own[0]} to {own[-1]}) are not consecutive ones of the stored coordinate "
+        f"({known}); {advice}",
+        variable=name,
+    )
 
 
 def _require_equal(array: StoredArray, existing: ArrayMetadata, nodes: Nodes) -> None:
@@ -308,8 +345,8 @@ def _require_equal(array: StoredArray, existing: ArrayMetadata, nodes: Nodes) ->
     require_same(array, existing)
     if not array.in_memory:
         return
-    stored = stored_values(nodes, array.path)
-    values = _values(array)
+    stored = nodes.values(array.path)
+    values = values_of(array)
     if not _same_values(values, stored):
         raise CombineError(
             f"{array.path!r} differs from the stored array, which this write leaves as it is: drop the variable to "
@@ -318,19 +355,5 @@ def _require_equal(array: StoredArray, existing: ArrayMetadata, nodes: Nodes) ->
         )
 
 
-def stored_values(nodes: Nodes, path: str) -> npt.NDArray[Any]:
-    """Return all values of a stored array."""
-    import zarr
-
-    with zarr.config.set({"array.rectilinear_chunks": True}):
-        array = zarr.open_array(nodes.store, path=path, mode="r", zarr_format=3)
-        return np.asarray(array[...])
-
-
 def _same_values(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     return np.array_equal(one, other, equal_nan=one.dtype.kind in "fcmM")
-
-
-def natural_attributes(existing: ArrayMetadata) -> dict[str, Any]:
-    """Return the attributes of a stored array as a file would have them."""
-    return from_zarr(existing.attributes, existing.dtype)

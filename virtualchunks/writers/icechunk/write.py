@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, Literal
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, get_args
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.errors import MissingDependencyError, UnsupportedFeatureError, WriteError
+from virtualchunks.reading.inlining import inlined
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.writers.datasets import as_group
-from virtualchunks.writers.icechunk.chunks import Writing, write_chunks
-from virtualchunks.writers.icechunk.containers import require_containers, require_reachable
-from virtualchunks.writers.icechunk.labels import resolve_region, stored_encodings
+from virtualchunks.writers.icechunk.chunks import KEPT
+from virtualchunks.writers.icechunk.containers import (
+    are_plain,
+    container_prefixes,
+    require_containers,
+    require_reachable,
+)
+from virtualchunks.writers.icechunk.labels import stored_encodings
 from virtualchunks.writers.icechunk.nodes import Nodes
-from virtualchunks.writers.icechunk.plan import Plan, PutChunks, PutValues, plan_append, plan_new, plan_region
+from virtualchunks.writers.icechunk.plan import Job, OnDuplicate, Region, plan_append, plan_new, plan_region
+from virtualchunks.writers.icechunk.steps import Plan, PutChunks, carry_out
+from virtualchunks.writers.layout import StoredArray
 
 Mode = Literal["w", "w-", "a", "r+"]
-Region = Literal["auto"] | Mapping[str, slice | Literal["auto"]]
 
 #: Modes that go with each way of writing.
 _MODES: dict[str, tuple[str, ...]] = {"new": ("w-", "w", "a"), "append": ("a",), "region": ("r+", "a")}
@@ -30,10 +40,13 @@ def write_icechunk(
     mode: Mode | None = None,
     append_dim: str | None = None,
     region: Region | None = None,
+    on_duplicate: OnDuplicate = "error",
+    inline_threshold: int | None = None,
+    registry: Any = None,
     validate_containers: bool = True,
     last_updated_at: datetime | None = None,
     write_inherited_coords: bool = False,
-) -> None:
+) -> int:
     """Write a tree to the store of an Icechunk session, which the caller commits.
 
     References become virtual chunks, with the modification time or ETag of their object as a checksum where Icechunk
@@ -54,13 +67,28 @@ def write_icechunk(
         The dimension along which the arrays continue the stored ones. Arrays without it must be the stored ones.
     region
         The part of the stored arrays to write, by dimension, as slices of indices; or ``"auto"``, for all or single
-        dimensions, to find it by the labels of coordinates.
+        dimensions, to find it by the labels of coordinates. With ``mode="a"``, labels that are not stored yet are put
+        where they belong: before the first, between others, or after the last.
+    on_duplicate
+        With `append_dim`, what becomes of labels that are stored already: ``"error"`` refuses them, ``"skip"`` leaves
+        them out, if the objects behind them are still what was written, ``"replace"`` writes them anew, and
+        ``"allow"`` appends them once more. Where no coordinate has labels along the dimension, ``"error"`` looks for
+        nothing.
+    inline_threshold
+        Chunks of up to so many bytes are read now and stored in the repository.
+    registry
+        What may be read for that, and for the labels of coordinates that are references; by default nothing.
     validate_containers
         Whether to check that the containers of the repository cover every reference.
     last_updated_at
         A time after which no object may have changed, in place of what was recorded of each.
     write_inherited_coords
         Whether groups of a DataTree repeat the coordinates that they inherit.
+
+    Returns
+    -------
+    int
+        The number of chunks that were handed to Icechunk; values that are written through zarr are not counted.
 
     Raises
     ------
@@ -69,11 +97,15 @@ def write_icechunk(
     TargetExistsError
         If `mode` is ``"w-"`` and the group holds something.
     CombineError
-        If arrays do not continue the stored ones, or do not fit the region; the message names sizes.
+        If arrays do not continue the stored ones, or do not fit the region, and the message names sizes; if labels are
+        stored already.
     UnsupportedFeatureError
         If an array cannot be written; the message names it.
+    ReadError
+        If a small chunk, or a coordinate, cannot be read.
     WriteError
-        If Icechunk refuses something. All other errors are raised before anything is written.
+        If Icechunk refuses something. What was written until then is dropped from a session that held no changes
+        before; all other errors are raised before anything is written.
 
     Notes
     -----
@@ -82,16 +114,35 @@ def write_icechunk(
     """
     _require_icechunk()
     nodes = Nodes.of(store)
-    root = (group or "").strip("/")
     way = "append" if append_dim is not None else "region" if region is not None else "new"
     chosen = _mode(way, mode, both=append_dim is not None and region is not None)
+    _check_duplicates(way, on_duplicate)
+    granted = None if registry is None else ObjectStoreRegistry.coerce(registry)
     with _icechunk_errors("Nothing has been written"):
-        plan = _plan(tree, nodes, root, append_dim, region, chosen, inherit=write_inherited_coords)
+        job = _job(tree, nodes, (group or "").strip("/"), granted, known=way != "new", inherit=write_inherited_coords)
+        options = {"append_dim": append_dim, "region": region, "on_duplicate": on_duplicate}
+        plan = _plan(job, way, chosen, options)
+    if inline_threshold is not None:
+        plan = _with_inlined(plan, granted, inline_threshold)
     require_reachable(plan.referring)
     if validate_containers:
         require_containers(store, plan.referring)
-    with _icechunk_errors("The session holds what was written before: session.discard_changes() drops it"):
-        _carry_out(plan, nodes, validate_containers, last_updated_at)
+    with _icechunk_errors(KEPT), _all_or_nothing(store.session):
+        checked = validate_containers and are_plain(container_prefixes(store))
+        carry_out(plan, nodes, validate=checked, last_updated_at=last_updated_at)
+    return sum(len(array.manifest) for array in plan.referring)
+
+
+@contextmanager
+def _all_or_nothing(session: Any) -> Iterator[None]:
+    """Drop what was written where not all of it could be, unless the session held changes before."""
+    clean, whole = not session.has_uncommitted_changes, False
+    try:
+        yield
+        whole = True
+    finally:
+        if clean and not whole:
+            session.discard_changes()
 
 
 def _require_icechunk() -> None:
@@ -115,16 +166,41 @@ def _mode(way: str, mode: str | None, *, both: bool) -> str:
     return mode
 
 
-def _plan(
-    tree: Any, nodes: Nodes, root: str, append_dim: str | None, region: Region | None, mode: str, *, inherit: bool
-) -> Plan:
-    if append_dim is None and region is None:
-        return plan_new(as_group(tree, inherit=inherit), nodes, root, mode)
-    made = as_group(tree, stored_encodings(tree, nodes, root), inherit=inherit)
-    if append_dim is not None:
-        return plan_append(made, nodes, root, append_dim)
-    assert region is not None
-    return plan_region(made, nodes, root, resolve_region(tree, nodes, root, region))
+def _check_duplicates(way: str, on_duplicate: str) -> None:
+    known = get_args(OnDuplicate)
+    if on_duplicate not in known:
+        raise UnsupportedFeatureError(f"on_duplicate={on_duplicate!r} is none of {', '.join(map(repr, known))}")
+    if way != "append" and on_duplicate != "error":
+        raise UnsupportedFeatureError(f"on_duplicate={on_duplicate!r} goes with append_dim")
+
+
+def _job(
+    tree: Any, nodes: Nodes, root: str, registry: ObjectStoreRegistry | None, *, known: bool, inherit: bool
+) -> Job:
+    """Return what is written; loaded variables that are added to stored ones are encoded as those are."""
+    encodings = stored_encodings(tree, nodes, root) if known else None
+    return Job(as_group(tree, encodings, inherit=inherit), nodes, root, registry)
+
+
+def _plan(job: Job, way: str, mode: str, options: Mapping[str, Any]) -> Plan:
+    """Return what is done, having checked that it can be."""
+    if way == "new":
+        return plan_new(job.tree, job.nodes, job.root, mode)
+    if way == "append":
+        return plan_append(job, options["append_dim"], options["on_duplicate"])
+    return plan_region(job, options["region"], grow=mode == "a")
+
+
+def _with_inlined(plan: Plan, registry: ObjectStoreRegistry | None, threshold: int) -> Plan:
+    """Return a plan in which small chunks are held in memory."""
+    steps = list(plan.steps)
+    chunks = {number: step for number, step in enumerate(steps) if isinstance(step, PutChunks)}
+    arrays = {str(number): ManifestArray(step.array.metadata, step.array.manifest) for number, step in chunks.items()}
+    made = inlined(arrays, ObjectStoreRegistry() if registry is None else registry, threshold)
+    for number, step in chunks.items():
+        array = StoredArray(step.array.path, step.array.metadata, made[str(number)].manifest)
+        steps[number] = replace(step, array=array)
+    return replace(plan, steps=tuple(steps))
 
 
 @contextmanager
@@ -137,33 +213,3 @@ def _icechunk_errors(state: str) -> Iterator[None]:
     except IcechunkError as error:
         reason = str(error).strip().partition("\n")[0]
         raise WriteError(f"Icechunk refused: {reason}. {state}") from error
-
-
-def _carry_out(plan: Plan, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
-    if last_updated_at is not None and last_updated_at.tzinfo is None:
-        last_updated_at = last_updated_at.replace(tzinfo=UTC)
-    for path in plan.removed:
-        nodes.remove(path)
-    for path, document in plan.documents.items():
-        nodes.put_document(path, document)
-    for step in plan.steps:
-        _STEPS[type(step)](step, nodes, validate, last_updated_at)
-
-
-def _put_chunks(step: PutChunks, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
-    if step.document is not None:
-        nodes.put_document(step.array.path, step.document)
-    urls = [*step.array.manifest.sources.urls, ""]
-    write_chunks(step.array, Writing(urls, nodes, step.start, step.fresh, validate, last_updated_at))
-
-
-def _put_values(step: PutValues, nodes: Nodes, validate: bool, last_updated_at: datetime | None) -> None:
-    import zarr
-
-    array = zarr.open_array(nodes.store, path=step.path, mode="r+", zarr_format=3)
-    if array.shape != step.shape:
-        array.resize(step.shape)
-    array[step.selection] = step.values
-
-
-_STEPS: dict[type, Any] = {PutChunks: _put_chunks, PutValues: _put_values}

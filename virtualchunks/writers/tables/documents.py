@@ -3,7 +3,7 @@
 The document goes where the form that holds the table keeps metadata. It is a tree, as the groups are::
 
     {"version": 1,
-     "encodings": [{"dtype": …, "codecs": […], "shape": …}, …],
+     "encodings": [{"dtype": …, "codecs": […], "shape": …, "start": […], "packing": {…}}, …],
      "root": {"attributes": {…},
               "arrays": {name: {"zarr": {…}, "attributes": {…}, "encoding": {…}}},
               "groups": {name: {…}},
@@ -11,7 +11,8 @@ The document goes where the form that holds the table keeps metadata. It is a tr
 
 ``zarr`` is the array's ``zarr.json`` without its attributes. Attributes are JSON where JSON says the same; what it
 cannot say (NumPy's scalars and arrays, bytes, numbers that are not finite) is an object with the one key ``$numpy``,
-``$bytes``, ``$complex`` or ``$mapping``. The encoding with number *k* in the table is item *k - 1* of ``encodings``.
+``$bytes``, ``$complex`` or ``$mapping``. An encoding has ``start`` and ``packing`` only where it needs them. The
+encoding with number *k* in the table is item *k - 1* of ``encodings``.
 ``unlimited_dims`` is left out of groups that know no such dimensions.
 """
 
@@ -31,7 +32,8 @@ from virtualchunks.encoding import ChunkEncoding, byte_order, in_order
 from virtualchunks.errors import FormatError, ManifestError, UnsupportedFeatureError, VirtualChunksError
 from virtualchunks.grid import ChunkGrid
 from virtualchunks.group import ManifestGroup
-from virtualchunks.metadata import ArrayMetadata, dtype_from_json, dtype_to_json
+from virtualchunks.metadata import ArrayMetadata, dtype_from_json, dtype_to_json, fill_scalar
+from virtualchunks.packing import PACKING_ATTRIBUTES, Packing
 
 #: Where a table keeps its document: the key in the metadata of an Arrow schema.
 KEY = "virtualchunks"
@@ -212,13 +214,22 @@ def _array_from_json(entry: Mapping[str, Any], path: str) -> ArrayMetadata:
 
 
 def _encoding_to_json(encoding: ChunkEncoding) -> dict[str, Any]:
-    dtype = encoding.dtype
-    return {
+    dtype, packing = encoding.dtype, encoding.packing
+    made = {
         "dtype": dtype_to_json(dtype),
         "order": None if dtype.kind in "TO" else byte_order(dtype),
         "codecs": [dict(codec) for codec in encoding.codecs],
         "shape": None if encoding.shape is None else list(encoding.shape),
     }
+    if encoding.start is not None:
+        made["start"] = list(encoding.start)
+    if packing is not None:
+        made["packing"] = {
+            "dtype": dtype_to_json(packing.stored),
+            "attributes": _mapping_to_json(packing.attributes),
+            "fill_value": _to_json(packing.fill_value),
+        }
+    return made
 
 
 def _encoding_from_json(entry: Mapping[str, Any]) -> ChunkEncoding:
@@ -229,7 +240,18 @@ def _encoding_from_json(entry: Mapping[str, Any]) -> ChunkEncoding:
     if not all(isinstance(codec.get("name"), str) for codec in codecs):
         raise FormatError("a codec in the metadata of the table has no name")
     shape = None if entry["shape"] is None else tuple(map(int, entry["shape"]))
-    return ChunkEncoding(dtype, codecs, shape)
+    start = None if entry.get("start") is None else tuple(map(int, entry["start"]))
+    packing = None if entry.get("packing") is None else _packing_from_json(entry["packing"])
+    return ChunkEncoding(dtype, codecs, shape, packing, start)
+
+
+def _packing_from_json(entry: Mapping[str, Any]) -> Packing:
+    dtype = dtype_from_json(entry["dtype"])
+    attributes = _mapping_from_json(entry["attributes"])
+    if not attributes.keys() <= set(PACKING_ATTRIBUTES):
+        raise FormatError(f"{sorted(attributes)} in the metadata of the table are not all attributes of packing")
+    fill = _from_json(entry["fill_value"])
+    return Packing(dtype, attributes, None if fill is None else fill_scalar(fill, dtype))
 
 
 def grids(node: Node) -> dict[str, ChunkGrid]:

@@ -198,7 +198,9 @@ def _node_from_json(entry: Mapping[str, Any], path: str) -> Node:
     groups = {name: _node_from_json(value, f"{path}{name}/") for name, value in entry["groups"].items()}
     names = entry.get("unlimited_dims")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise FormatError(f"the unlimited dimensions of {path.rstrip('/') or '/'!r} in the table are no list of names: {names!r}")
+        raise FormatError(
+            f"the unlimited dimensions of {path.rstrip('/') or '/'!r} in the table are no list of names: {names!r}"
+        )
     return Node(arrays, groups, _mapping_from_json(entry["attributes"]), names)
 
 

@@ -14,6 +14,7 @@ import pytest
 import zarr
 
 from virtualchunks import ArrayMetadata, ManifestArray, ManifestGroup
+from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.errors import FormatError
 from virtualchunks.functions import concatenate
 from virtualchunks.inline import encode_array
@@ -23,6 +24,7 @@ from virtualchunks.sources import SourceTable
 from virtualchunks.testing.forms import assert_same_tree
 from virtualchunks.writers.kerchunk import to_references, write_json, write_parquet
 from virtualchunks_parsers.kerchunk import KerchunkParser
+from virtualchunks_parsers.kerchunk.fills import DecodingBudget
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),  # fsspec reads Parquet with fastparquet
@@ -129,6 +131,25 @@ def test_missing_chunks_larger_than_what_may_be_inline_come_back(tmp_path):
     group = ManifestGroup({"v": array(tmp_path, "fmm", chunk=400_000)})
     found, registry = parsed(to_references(group), tmp_path)
     assert_same_tree(found, group, registry)
+
+
+def test_what_is_decoded_to_look_for_missing_chunks_is_limited(tmp_path, monkeypatch):
+    group = ManifestGroup({name: array(tmp_path, "fmm", dtype="<i4", chunk=1000) for name in ("v", "w")})
+    references = to_references(group)
+    decoded = []
+
+    def decode(data, *arguments):
+        decoded.append(len(data))
+        return decode_block(data, *arguments)
+
+    monkeypatch.setattr("virtualchunks_parsers.kerchunk.fills.decode_block", decode)
+    found, _ = parsed(references, tmp_path)
+    assert decoded == [4000, 4000]  # one chunk of each array
+    assert len(found.arrays["w"].manifest) == 1
+    monkeypatch.setattr(DecodingBudget.__init__, "__defaults__", (7999,))
+    found, registry = parsed(references, tmp_path)
+    assert [len(found.arrays[name].manifest) for name in ("v", "w")] == [1, 3]
+    assert set(read_values(found.arrays["w"], registry)[1000:].tolist()) == {7}
 
 
 APPENDED = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,29 @@ from virtualchunks_parsers.zarr.nodes import Node, StoredArray
 #: ``_FillValue``, too; ``missing``, from the SHA-256 of a chunk to the number of the first that stands for a missing
 #: one; ``held``, the numbers of those chunks of the same bytes that do not.
 MEMBER = "virtualchunks"
-#: Largest chunk, decoded, that is looked at to find out whether it is missing, in bytes.
-LARGEST = 256 << 20
+#: Largest chunk, decoded, that is looked at to find out whether it is missing, and all of one document, in bytes.
+LARGEST, MOST_DECODED = 256 << 20, 4 << 30
 _BLOCK = 1 << 20
+
+
+@dataclass
+class DecodingBudget:
+    """How much of a document is decoded to find out what is missing.
+
+    Parameters
+    ----------
+    left
+        Bytes that are left.
+    """
+
+    left: int = MOST_DECODED
+
+    def take(self, size: int) -> bool:
+        """Count bytes that are to be decoded; return whether they may be."""
+        if size > min(self.left, LARGEST):
+            return False
+        self.left -= size
+        return True
 
 
 @dataclass(frozen=True)
@@ -44,15 +64,19 @@ class Fills:
         By SHA-256 of a chunk, the number from which on it stands for a missing one.
     held
         Numbers of chunks that do not.
+    budget
+        How much may be decoded.
     """
 
     metadata: ArrayMetadata
     needs_all: bool
     missing: Mapping[str, int]
     held: frozenset[int]
+    budget: DecodingBudget = field(default_factory=DecodingBudget, compare=False)
+    _decoded: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, node: Node, stored: StoredArray) -> Fills | None:
+    def of(cls, node: Node, stored: StoredArray, budget: DecodingBudget) -> Fills | None:
         """Return what a node says of its missing chunks; ``None`` where it says nothing that can be understood."""
         member = node.document.get(MEMBER)
         if node.zarr_format != 2 or not isinstance(member, Mapping):
@@ -72,7 +96,8 @@ class Fills:
         if member.get("is_mask") is False and metadata.dtype.kind == "f" and np.isnan(metadata.fill_value):
             attributes.pop("_FillValue", None)  # NaN is NaN, masked or not
         same = _pattern(fill, metadata.dtype) == _pattern(metadata.fill_value, metadata.dtype)
-        return cls(metadata.replace(fill_value=fill, attributes=attributes), not same, missing, frozenset(held))
+        made = metadata.replace(fill_value=fill, attributes=attributes)
+        return cls(made, not same, missing, frozenset(held), budget)
 
     def without_written(self, held: Mapping[int, bytes], start: int = 0) -> dict[int, bytes]:
         """Return inline chunks without those that stand for missing ones.
@@ -93,13 +118,17 @@ class Fills:
 
     def _first(self, data: bytes) -> int | None:
         """Return the number from which on a chunk stands for missing ones; ``None`` for a chunk that does not."""
-        first = self.missing.get(hashlib.sha256(data).hexdigest())
-        return None if first is None or not self._is_fill(data) else first
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self.missing:
+            return None
+        if digest not in self._decoded:
+            self._decoded[digest] = self._is_fill(data)
+        return self.missing[digest] if self._decoded[digest] else None
 
     def _is_fill(self, data: bytes) -> bool:
         """Whether a chunk decodes to the fill value throughout."""
         metadata = self.metadata
-        if math.prod(metadata.chunks) * metadata.dtype.itemsize > LARGEST:
+        if not self.budget.take(math.prod(metadata.chunks) * metadata.dtype.itemsize):
             return False
         try:
             flat = decode_block(data, metadata.encoding, metadata.chunks).reshape(-1)

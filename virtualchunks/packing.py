@@ -179,6 +179,38 @@ class Packing:
         """Return the value of one stored number."""
         return self.lift(np.asarray(number, dtype=self.stored))[()]
 
+    def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """Return stored numbers that lift to `values`, bit for bit; ``None`` where some value has no such number.
+
+        Parameters
+        ----------
+        values
+            Of the dtype :attr:`dtype`. One NaN is as good as another.
+
+        Examples
+        --------
+        >>> packing = Packing.of({"scale_factor": 0.5, "_FillValue": np.int16(-9)}, np.dtype("i2"))
+        >>> packing.pack(np.array([np.nan, 1.5])), packing.pack(np.array([1.25]))
+        (array([-9,  3], dtype=int16), None)
+        """
+        steps, wanted = self._steps, np.asarray(values)
+        target = self.stored if steps.signed is None else steps.signed
+        absent = wanted != wanted
+        with np.errstate(all="ignore"):
+            numbers = wanted
+            if steps.offset is not None:
+                numbers = numbers - np.float64(steps.offset)
+            if steps.scale is not None:
+                numbers = numbers / np.float64(steps.scale)
+            if target.kind in "iu" and numbers.dtype.kind == "f":
+                bounds = np.iinfo(target)
+                numbers = np.clip(np.rint(np.where(absent, 0, numbers)), float(bounds.min), float(bounds.max))
+            stored = numbers.astype(target).view(self.stored)
+        if absent.any():
+            fill = self.stored_fill(np.nan)
+            stored = stored if fill is None else np.where(absent, fill, stored)
+        return stored if _same_bits(self.lift(stored), wanted) else None
+
     def stored_fill(self, value: Any) -> Any:
         """Return a stored number whose value is `value`: what missing chunks had, or a number for no value.
 
@@ -196,6 +228,16 @@ class Packing:
                 if found == value or (found != found and value != value):  # NaN is unlike itself
                     return stored
         return None
+
+
+def _same_bits(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
+    """Return whether two arrays hold the same numbers: zeros by their sign, but any NaN for any other."""
+    if found.dtype != wanted.dtype:
+        return False
+    alike = (
+        (found == wanted) & (np.signbit(found) == np.signbit(wanted)) if found.dtype.kind == "f" else found == wanted
+    )
+    return bool((alike | ((found != found) & (wanted != wanted))).all())
 
 
 def _masked(data: npt.NDArray[Any], fills: tuple[Any, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

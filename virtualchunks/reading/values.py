@@ -237,7 +237,7 @@ class _Reading:
         indices = [self.index(place) for place in places]
         rows = records["source"].tolist()
         encodings = {number: row_encoding(self.array.metadata, self.sources, number) for number in set(rows)}
-        blocks = _Blocks(self.array.metadata)
+        blocks = Blocks(self.array.metadata)
         url = self.sources.url(row) or None
         fetched = self.fetch(row, spans, indices)
         for place, index, span, number, data in zip(places, indices, spans, rows, fetched, strict=True):
@@ -281,7 +281,7 @@ class _Reading:
         self.out[_selector(out, self.out.shape)] = block[_selector(within, block.shape)]
 
 
-class _Blocks:
+class Blocks:
     """The last block that was decoded, and the last cell that was taken out of it, for the chunks that share it."""
 
     def __init__(self, metadata: ArrayMetadata) -> None:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding, in_order
 from virtualchunks.errors import UnsupportedFeatureError
-from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 
@@ -59,26 +58,23 @@ class StoredArray:
         return not self.has_missing and all(row in buffers for row in self.manifest.used_rows().tolist())
 
 
-def stored_arrays(group: ManifestGroup, target: str) -> list[StoredArray]:
-    """Return every array of a tree as it can be written.
+def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
+    """Return an array as it can be written.
 
     Parameters
     ----------
-    group
-        The root of the tree.
+    path
+        Path of the array in the tree.
+    array
+        The array.
     target
         Name of the format, for messages.
 
     Raises
     ------
     UnsupportedFeatureError
-        If the chunks of an array do not all decode alike, or not to the array's dtype and chunk shape.
+        If its chunks do not all decode alike, or not to the array's dtype and chunk shape.
     """
-    return [stored_array(path, array, target) for path, array in group.walk_arrays()]
-
-
-def stored_array(path: str, array: ManifestArray, target: str) -> StoredArray:
-    """Return one array as it can be written; see :func:`stored_arrays`."""
     stored = array.as_stored()
     metadata, manifest = stored.metadata, stored.manifest
     encodings = _encodings(metadata, manifest)
@@ -136,6 +132,32 @@ def _nominal(path: str, metadata: ArrayMetadata, encoding: ChunkEncoding, target
         f"{target} cuts nothing{_ADVICE}",
         variable=path,
     )
+
+
+def codes_of(array: ManifestArray) -> tuple[npt.NDArray[np.int64], list[ChunkEncoding]]:
+    """Return for each chunk in C order the number of its encoding, -1 for missing ones, and the encodings.
+
+    Parameters
+    ----------
+    array
+        The array.
+    """
+    metadata, table = array.metadata, array.manifest.sources
+    known: dict[ChunkEncoding, int] = {}
+    every = [_whole(metadata, encoding) for encoding in (metadata.encoding, *table.encodings)]
+    numbers = np.array([known.setdefault(encoding, len(known)) for encoding in every], dtype=np.int64)
+    ids = np.zeros(len(table), dtype=np.int32) if table.encoding_ids is None else table.encoding_ids
+    if not len(table):
+        return np.full(metadata.grid.size, -1, dtype=np.int64), list(known)
+    source = array.manifest.records["source"].reshape(-1)
+    return np.where(source >= 0, numbers[ids][source], -1), list(known)
+
+
+def _whole(metadata: ArrayMetadata, encoding: ChunkEncoding) -> ChunkEncoding:
+    """Return an encoding without a shape of its own, if that is the shape of all chunks."""
+    if encoding.start is None and metadata.grid.is_regular and encoding.shape == metadata.grid.chunk_shape:
+        return replace(encoding, shape=None)
+    return encoding
 
 
 def dimension_names(path: str, metadata: ArrayMetadata) -> tuple[str, ...]:

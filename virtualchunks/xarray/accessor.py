@@ -8,19 +8,19 @@ Importing :mod:`virtualchunks` registers it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from virtualchunks.errors import ChunkIndexError, UnsupportedFeatureError
+from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.roots import Places
 from virtualchunks.verbs.moving import check_move
 from virtualchunks.xarray.dataset import references_of
 from virtualchunks.xarray.reopening import reopen
-from virtualchunks.xarray.verbs import Method, Verbs, label_positions
+from virtualchunks.xarray.verbs import Method, Verbs, check_dimensions, label_positions
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,6 +69,11 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
 
         return ManifestStore(as_group(self._held), registry=self._granted(registry, roots))
 
+    def _read_now(self, registry: Registry, inline_threshold: int | None, heterogeneous: str) -> Any:
+        """Return what a writer may read: what is remembered, if it is asked to read chunks."""
+        asked = inline_threshold is not None or heterogeneous == "materialise"
+        return self._granted(registry) if asked else registry
+
     def to_kerchunk(
         self,
         filepath: str | os.PathLike[str] | None = None,
@@ -82,6 +87,7 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
         compression: Literal["infer", "gzip", "zstd"] | None = "infer",
         mode: Literal["w", "w-", "a"] | None = None,
         append_dim: str | None = None,
+        heterogeneous: Literal["error", "materialise", "split"] = "error",
     ) -> dict[str, Any] | None:
         """Write the references in Kerchunk's format, or return them.
 
@@ -101,6 +107,10 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
             Of JSON; by default as the name says: ``.gz``, ``.zst`` or ``.zstd``.
         mode, append_dim
             As for :func:`virtualchunks.writers.kerchunk.write_kerchunk`.
+        heterogeneous
+            ``"materialise"`` reads chunks that decode unlike most and writes them inline, encoded as those are. It may
+            read what `registry` grants; by default what was opened by name in this process, as for :meth:`open`.
+            ``"split"`` reads nothing and writes groups.
 
         Raises
         ------
@@ -128,6 +138,8 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
             compression=compression,
             mode=mode,
             append_dim=append_dim,
+            heterogeneous=heterogeneous,
+            sources=self._granted(registry) if heterogeneous == "materialise" else None,
         )
 
     def to_dmrpp(
@@ -293,6 +305,7 @@ class VirtualDataset(_Virtual[xr.Dataset]):
         registry: Registry = None,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
+        heterogeneous: Literal["error", "materialise", "split"] = "error",
     ) -> None:
         """Write the references to an Icechunk store; see :func:`virtualchunks.writers.icechunk.write_icechunk`.
 
@@ -316,6 +329,9 @@ class VirtualDataset(_Virtual[xr.Dataset]):
             Whether each URL must lie in a virtual chunk container of the repository.
         last_updated_at
             The time that no object may have been modified after, in place of the stamp of each.
+        heterogeneous
+            ``"materialise"`` reads chunks that decode unlike most now and stores them in the repository, encoded as
+            those are; ``"split"`` writes groups of what decodes alike; ``"error"`` says what either takes.
         """
         from virtualchunks.writers.icechunk import write_icechunk
 
@@ -328,9 +344,10 @@ class VirtualDataset(_Virtual[xr.Dataset]):
             region=region,
             on_duplicate=on_duplicate,
             inline_threshold=inline_threshold,
-            registry=self._granted(registry) if inline_threshold is not None else registry,
+            registry=self._read_now(registry, inline_threshold, heterogeneous),
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,
+            heterogeneous=heterogeneous,
         )
 
 
@@ -420,6 +437,7 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         write_inherited_coords: bool = False,
         validate_containers: bool = True,
         last_updated_at: datetime | None = None,
+        heterogeneous: Literal["error", "materialise", "split"] = "error",
     ) -> None:
         """Write the references of every group to an Icechunk store; see :meth:`VirtualDataset.to_icechunk`.
 
@@ -427,7 +445,7 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
         ----------
         store, group, mode, append_dim, region
             As there; labels may be those of a coordinate that a group inherits.
-        on_duplicate, inline_threshold, registry, validate_containers, last_updated_at
+        on_duplicate, inline_threshold, registry, validate_containers, last_updated_at, heterogeneous
             As there.
         write_inherited_coords
             Whether a group repeats the coordinates that it inherits.
@@ -443,32 +461,12 @@ class VirtualDataTree(_Virtual[xr.DataTree]):
             region=region,
             on_duplicate=on_duplicate,
             inline_threshold=inline_threshold,
-            registry=self._granted(registry) if inline_threshold is not None else registry,
+            registry=self._read_now(registry, inline_threshold, heterogeneous),
             write_inherited_coords=write_inherited_coords,
             validate_containers=validate_containers,
             last_updated_at=last_updated_at,
+            heterogeneous=heterogeneous,
         )
-
-
-def check_dimensions(wanted: Mapping[str, Any], datasets: Iterable[xr.Dataset]) -> None:
-    """Raise where labels are asked for along what no group has.
-
-    Parameters
-    ----------
-    wanted
-        Labels by name.
-    datasets
-        The groups.
-
-    Raises
-    ------
-    ChunkIndexError
-        If one has neither a dimension nor an index of a name.
-    """
-    known = {str(name) for dataset in datasets for name in (*dataset.dims, *dataset.xindexes)}
-    for name in wanted:
-        if name not in known:
-            raise ChunkIndexError(f"no dimension {name!r}; there are {', '.join(map(repr, sorted(known))) or 'none'}")
 
 
 def _path(node: xr.DataTree, root: xr.DataTree) -> str:

@@ -445,3 +445,24 @@ def _loaded_again(name: str, array: ManifestArray, held: xr.Variable, registry: 
     )
     found: xr.Variable = dataset.variables[name]
     return found.to_base_variable()
+
+
+def check_dimensions(wanted: Mapping[str, Any], datasets: Iterable[xr.Dataset]) -> None:
+    """Raise where labels are asked for along what no group has.
+
+    Parameters
+    ----------
+    wanted
+        Labels by name.
+    datasets
+        The groups.
+
+    Raises
+    ------
+    ChunkIndexError
+        If one has neither a dimension nor an index of a name.
+    """
+    known = {str(name) for dataset in datasets for name in (*dataset.dims, *dataset.xindexes)}
+    for name in wanted:
+        if name not in known:
+            raise ChunkIndexError(f"no dimension {name!r}; there are {', '.join(map(repr, sorted(known))) or 'none'}")

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.containers import spelling
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError
 from virtualchunks.urls import local_path, redact
 from virtualchunks.writers.datasets import as_group
-from virtualchunks.writers.layout import StoredArray, stored_arrays
+from virtualchunks.writers.layout import StoredArray
 
 _STORES: dict[str, Callable[[str], str]] = {
     "file": lambda prefix: f"icechunk.local_filesystem_store({local_path(prefix)!r})",
@@ -50,10 +51,11 @@ def required_containers(tree: Any) -> list[str]:
     >>> required_containers(ManifestGroup({"v": array}))
     ['s3://bucket/2020/']
     """
-    return [spelling(prefix) for prefix in common_prefixes(urls_of(stored_arrays(as_group(tree), "Icechunk")))]
+    arrays = [array for _, array in as_group(tree).walk_arrays()]
+    return [spelling(prefix) for prefix in common_prefixes(urls_of(arrays))]
 
 
-def urls_of(arrays: Iterable[StoredArray]) -> list[str]:
+def urls_of(arrays: Iterable[StoredArray | ManifestArray]) -> list[str]:
     """Return the distinct URLs that arrays refer to, in order."""
     return list(dict.fromkeys(url for array in arrays for url in array.manifest.iter_nonempty_paths()))
 

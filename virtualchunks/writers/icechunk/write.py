@@ -13,6 +13,7 @@ from virtualchunks.errors import MissingDependencyError, UnsupportedFeatureError
 from virtualchunks.reading.inlining import inlined
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.writers.datasets import as_group
+from virtualchunks.writers.homogenising import Form, Heterogeneous, homogenised
 from virtualchunks.writers.icechunk.chunks import KEPT
 from virtualchunks.writers.icechunk.containers import (
     are_plain,
@@ -21,12 +22,15 @@ from virtualchunks.writers.icechunk.containers import (
     require_reachable,
 )
 from virtualchunks.writers.icechunk.labels import stored_encodings
-from virtualchunks.writers.icechunk.nodes import Nodes
+from virtualchunks.writers.icechunk.nodes import Nodes, join
 from virtualchunks.writers.icechunk.plan import Job, OnDuplicate, Region, plan_append, plan_new, plan_region
 from virtualchunks.writers.icechunk.steps import Plan, PutChunks, carry_out
 from virtualchunks.writers.layout import StoredArray
 
 Mode = Literal["w", "w-", "a", "r+"]
+
+#: The most bytes of chunks that are encoded anew in one write: they are held in memory until all were.
+MOST_ENCODED_BYTES = 1 << 30
 
 #: Modes that go with each way of writing.
 _MODES: dict[str, tuple[str, ...]] = {"new": ("w-", "w", "a"), "append": ("a",), "region": ("r+", "a")}
@@ -46,6 +50,7 @@ def write_icechunk(
     validate_containers: bool = True,
     last_updated_at: datetime | None = None,
     write_inherited_coords: bool = False,
+    heterogeneous: Heterogeneous = "error",
 ) -> int:
     """Write a tree to the store of an Icechunk session, which the caller commits.
 
@@ -77,13 +82,20 @@ def write_icechunk(
     inline_threshold
         Chunks of up to so many bytes are read now and stored in the repository.
     registry
-        What may be read for that, and for the labels of coordinates that are references; by default nothing.
+        What may be read for that, for `heterogeneous`, and for the labels of coordinates that are references; by
+        default nothing.
     validate_containers
         Whether to check that the containers of the repository cover every reference.
     last_updated_at
         A time after which no object may have changed, in place of what was recorded of each.
     write_inherited_coords
         Whether groups of a DataTree repeat the coordinates that they inherit.
+    heterogeneous
+        What becomes of arrays whose chunks decode in several ways, or unlike those that are stored: ``"error"`` refuses
+        them and says what materialising takes, ``"materialise"`` reads the fewer chunks (all that are unlike, where
+        there are stored ones) and stores them in the repository, encoded as the others are. ``"split"`` reads nothing,
+        and cuts a group that has such arrays into groups ``part_0``, ``part_1`` … along the dimension along which the
+        encodings change.
 
     Returns
     -------
@@ -101,8 +113,10 @@ def write_icechunk(
         stored already.
     UnsupportedFeatureError
         If an array cannot be written; the message names it.
+    LimitExceededError
+        If more than a gibibyte of chunks would have to be encoded anew.
     ReadError
-        If a small chunk, or a coordinate, cannot be read.
+        If a small chunk, a coordinate, or a chunk to encode anew cannot be read.
     WriteError
         If Icechunk refuses something. What was written until then is dropped from a session that held no changes
         before; all other errors are raised before anything is written.
@@ -120,6 +134,7 @@ def write_icechunk(
     granted = None if registry is None else ObjectStoreRegistry.coerce(registry)
     with _icechunk_errors("Nothing has been written"):
         job = _job(tree, nodes, (group or "").strip("/"), granted, known=way != "new", inherit=write_inherited_coords)
+        job = replace(job, tree=homogenised(job.tree, _form(job, known=way != "new"), heterogeneous, granted))
         options = {"append_dim": append_dim, "region": region, "on_duplicate": on_duplicate}
         plan = _plan(job, way, chosen, options)
     if inline_threshold is not None:
@@ -180,6 +195,13 @@ def _job(
     """Return what is written; loaded variables that are added to stored ones are encoded as those are."""
     encodings = stored_encodings(tree, nodes, root) if known else None
     return Job(as_group(tree, encodings, inherit=inherit), nodes, root, registry)
+
+
+def _form(job: Job, *, known: bool) -> Form:
+    """Return what Icechunk holds, and beside what: the stored arrays, where they stay."""
+    if not known:
+        return Form("Icechunk", MOST_ENCODED_BYTES)
+    return Form("Icechunk", MOST_ENCODED_BYTES, existing=lambda path: job.nodes.array(join(job.root, path)), adds=True)
 
 
 def _plan(job: Job, way: str, mode: str, options: Mapping[str, Any]) -> Plan:

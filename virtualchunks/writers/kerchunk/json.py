@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.writers.homogenising import Heterogeneous
 from virtualchunks.writers.kerchunk.documents import kept_references
 from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
 from virtualchunks.writers.kerchunk.references import (
     ArrayReferences,
     References,
     ZarrFormat,
+    homogeneous,
     inline_text,
     metadata_text,
     references,
@@ -35,6 +37,7 @@ def write_json(
     compression: Compression | None = "infer",
     zarr_format: ZarrFormat = 2,
     mode: KerchunkMode = "w",
+    heterogeneous: Heterogeneous = "error",
 ) -> None:
     """Write the references of a tree as one JSON file, which replaces what is there whole or not at all.
 
@@ -56,6 +59,8 @@ def write_json(
     mode
         ``"w"`` replaces what is there, ``"w-"`` refuses to, ``"a"`` adds arrays to it and replaces those of the same
         path, for which the whole file is written again.
+    heterogeneous
+        As for :func:`to_references`; what it reads, `registry` must grant.
 
     Raises
     ------
@@ -75,7 +80,7 @@ def write_json(
     place = target_of(target, registry, store)
     compress = _compressor(compression, os.fspath(target))
     chosen = resolved_mode(mode)
-    made = references(group, zarr_format)
+    made = references(homogeneous(group, heterogeneous, registry, zarr_format), zarr_format)
     before = place.read_file() if chosen == "a" else None
     kept: Mapping[str, Any] = {} if before is None else kept_references(before, made, place.url)
     pieces = (text.encode() for text in _text(made, kept))

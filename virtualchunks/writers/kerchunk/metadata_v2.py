@@ -52,12 +52,7 @@ def array_documents(array: StoredArray) -> ArrayDocuments:
         If its missing chunks would have to be written out and are too many.
     """
     metadata = array.metadata
-    if not metadata.grid.is_regular:
-        raise UnsupportedFeatureError(
-            f"{array.path!r} has chunks of unequal lengths (a rectilinear chunk grid), which Zarr v2 cannot hold; "
-            "write to Icechunk, or to JSON with zarr_format=3",
-            variable=array.path,
-        )
+    require_regular(array)
     order, filters, compressor = codecs_v2(metadata.encoding, metadata.ndim, array.path)
     attributes = dict(metadata.attributes)
     mask = _mask(metadata)
@@ -82,6 +77,16 @@ def array_documents(array: StoredArray) -> ArrayDocuments:
         zarray[MEMBER] = member
     zattrs = {**to_zarr(attributes), "_ARRAY_DIMENSIONS": list(metadata.dimension_names or ())}
     return ArrayDocuments(zarray, zattrs, missing)
+
+
+def require_regular(array: StoredArray) -> None:
+    """Raise UnsupportedFeatureError for a chunk grid that Zarr v2 cannot hold."""
+    if not array.metadata.grid.is_regular:
+        raise UnsupportedFeatureError(
+            f"{array.path!r} has chunks of unequal lengths (a rectilinear chunk grid), which Zarr v2 cannot hold; "
+            "write to Icechunk, or to JSON with zarr_format=3",
+            variable=array.path,
+        )
 
 
 def _mask(metadata: ArrayMetadata) -> Any:

@@ -17,10 +17,11 @@ import numpy as np
 
 from virtualchunks.errors import FormatError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.writers.homogenising import Heterogeneous
 from virtualchunks.writers.kerchunk.append import appended_files
 from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
 from virtualchunks.writers.kerchunk.partitions import parquet_bytes, partition_name, partition_table, pyarrow_of
-from virtualchunks.writers.kerchunk.references import References, references, require_no_roots
+from virtualchunks.writers.kerchunk.references import References, homogeneous, references, require_no_roots
 from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, is_references
 from virtualchunks.writers.targets import NamedFile, target_of
 
@@ -35,6 +36,7 @@ def write_parquet(
     store: Any = None,
     mode: KerchunkMode | None = None,
     append_dim: str | None = None,
+    heterogeneous: Heterogeneous = "error",
 ) -> None:
     """Write the references of a tree as a folder of Parquet files, which replaces what is there whole or not at all.
 
@@ -57,6 +59,8 @@ def write_parquet(
         The dimension along which the arrays continue the stored ones: only new files are written, and the last one of
         each array anew. Arrays without that dimension must be the stored ones. Where nothing is stored yet, the tree is
         written as it is.
+    heterogeneous
+        As for :func:`to_references`; what it reads, `registry` must grant.
 
     Raises
     ------
@@ -86,6 +90,7 @@ def write_parquet(
     chosen = resolved_mode(mode, append_dim)
     place = target_of(target, registry, store)
     stored = StoredReferences.of(place) if chosen == "a" else None
+    group = homogeneous(group, heterogeneous, registry, adds=append_dim is not None)
     if stored is not None and append_dim is not None:
         place.add_files(appended_files(group, stored, append_dim, categorical_threshold), METADATA, stored.document)
         return

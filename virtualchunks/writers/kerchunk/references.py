@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,12 +22,16 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.roots import root_of_url
 from virtualchunks.urls import split
+from virtualchunks.writers.homogenising import Form, Heterogeneous, homogenised
+from virtualchunks.writers.kerchunk.codecs_v2 import codecs_v2
 from virtualchunks.writers.kerchunk.fills import MEMBER, digest
-from virtualchunks.writers.kerchunk.metadata_v2 import array_documents
+from virtualchunks.writers.kerchunk.metadata_v2 import array_documents, require_regular
 from virtualchunks.writers.layout import Block, StoredArray, blocks, stored_array
 
 ZarrFormat = Literal[2, 3]
 
+#: The most bytes of chunks that are encoded anew and written among the references.
+MOST_ENCODED_BYTES = 64 << 20
 #: Number of chunks that are turned into text at a time: few enough to stay in the processor's cache.
 BLOCK = 1 << 12
 
@@ -125,6 +129,32 @@ class References:
         """The templates that stand for named roots: each gives the root back, so that it is bound when it is read."""
         urls = {url for array in self.arrays for url in array.manifest.iter_nonempty_paths()}
         return {name: f"{{{name}}}" for name in sorted({root_of_url(url) or "" for url in urls} - {""})}
+
+
+def homogeneous(
+    group: ManifestGroup, heterogeneous: Heterogeneous, registry: Any, zarr_format: ZarrFormat = 2, adds: bool = False
+) -> ManifestGroup:
+    """Return a tree whose arrays have one encoding each.
+
+    Parameters
+    ----------
+    group
+        The root of the tree.
+    heterogeneous, registry
+        As for :func:`~virtualchunks.writers.homogenising.homogenised`.
+    zarr_format
+        As for :func:`references`.
+    adds
+        Whether arrays are added to stored ones.
+    """
+    accepts: dict[int, Callable[[StoredArray], Any]] = {2: _require_v2, 3: lambda array: None}
+    form = Form("a set of Kerchunk references", MOST_ENCODED_BYTES, accepts[zarr_format], adds=adds)
+    return homogenised(group, form, heterogeneous, registry)
+
+
+def _require_v2(array: StoredArray) -> None:
+    require_regular(array)
+    codecs_v2(array.metadata.encoding, array.metadata.ndim, array.path)
 
 
 def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
@@ -239,7 +269,13 @@ def metadata_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document)
 
 
-def to_references(group: ManifestGroup, *, zarr_format: ZarrFormat = 2) -> dict[str, Any]:
+def to_references(
+    group: ManifestGroup,
+    *,
+    zarr_format: ZarrFormat = 2,
+    heterogeneous: Heterogeneous = "error",
+    registry: Any = None,
+) -> dict[str, Any]:
     """Return the references of a tree as a dictionary, for fsspec's ``filesystem("reference", fo=…)``.
 
     Parameters
@@ -250,6 +286,13 @@ def to_references(group: ManifestGroup, *, zarr_format: ZarrFormat = 2) -> dict[
         Format of the metadata: 2 is what ``xarray.open_dataset(…, engine="kerchunk")`` reads; 3 also holds rectilinear
         chunk grids and is read with ``xarray.open_zarr("reference://", storage_options={"fo": …}, zarr_format=3,
         consolidated=False)``.
+    heterogeneous
+        What becomes of arrays whose chunks decode in several ways: ``"error"`` refuses them and says what materialising
+        takes, ``"materialise"`` reads the fewer chunks and writes them inline, encoded as the others are, and
+        ``"split"`` reads nothing, and cuts a group that has such arrays into groups ``part_0``, ``part_1`` … along the
+        dimension along which the encodings change.
+    registry
+        What may be read for that; by default nothing.
 
     Returns
     -------
@@ -261,7 +304,9 @@ def to_references(group: ManifestGroup, *, zarr_format: ZarrFormat = 2) -> dict[
     UnsupportedFeatureError
         If an array cannot be written; the message names it.
     LimitExceededError
-        If missing chunks would have to be written out and are too many.
+        If missing chunks would have to be written out and are too many, or those to encode anew are.
+    ReadError, NotGrantedError, DecodeError
+        If one of those cannot be read.
 
     Examples
     --------
@@ -271,7 +316,7 @@ def to_references(group: ManifestGroup, *, zarr_format: ZarrFormat = 2) -> dict[
     >>> to_references(ManifestGroup({"v": array}))["refs"]["v/0"]
     ['s3://bucket/a b.nc', 8, 16]
     """
-    made = references(group, zarr_format)
+    made = references(homogeneous(group, heterogeneous, registry, zarr_format), zarr_format)
     refs: dict[str, Any] = {key: metadata_text(document) for key, document in made.metadata.items()}
     for array in made.arrays:
         refs.update(_entries(array))

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.writers.datasets import as_group
+from virtualchunks.writers.homogenising import Heterogeneous
 from virtualchunks.writers.kerchunk.json import Compression, write_json
 from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
 from virtualchunks.writers.kerchunk.parquet import write_parquet
-from virtualchunks.writers.kerchunk.references import ZarrFormat, to_references
+from virtualchunks.writers.kerchunk.references import ZarrFormat, homogeneous, to_references
 from virtualchunks.writers.kerchunk.stored import StoredReferences
 from virtualchunks.writers.targets import target_of
 
@@ -31,6 +32,8 @@ def write_kerchunk(
     mode: KerchunkMode | None = None,
     append_dim: str | None = None,
     write_inherited_coords: bool = False,
+    heterogeneous: Heterogeneous = "error",
+    sources: Any = None,
 ) -> dict[str, Any] | None:
     """Write a tree as Kerchunk references, or return them.
 
@@ -55,6 +58,10 @@ def write_kerchunk(
         As for :func:`write_parquet`, which alone can append. Loaded variables are encoded as the stored ones are.
     write_inherited_coords
         Whether groups of a DataTree repeat the coordinates that they inherit.
+    heterogeneous
+        As for :func:`to_references`: ``"error"``, ``"materialise"`` or ``"split"``.
+    sources
+        What may be read for that; by default what `registry` grants.
 
     Returns
     -------
@@ -98,6 +105,8 @@ def write_kerchunk(
         stored = StoredReferences.of(target_of(filepath, **target))
         encodings = {} if stored is None else stored.encodings()
     group = as_group(tree, encodings, inherit=write_inherited_coords)
+    adds = append_dim is not None
+    group = homogeneous(group, heterogeneous, registry if sources is None else sources, zarr_format, adds)
     if filepath is None or format == "dict":
         return to_references(group, zarr_format=zarr_format)
     if format == "json":

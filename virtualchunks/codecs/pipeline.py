@@ -5,9 +5,10 @@ The one place outside zarr itself where codecs are run. zarr is imported when a 
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +21,13 @@ from virtualchunks.metadata import dtype_to_json
 
 #: Compressors that give up Python's lock while they work.
 _UNLOCKED = frozenset({"gzip", "zlib", "zstd", "blosc", "bz2", "lzma", "lz4"})
-#: Codecs from bytes to bytes that zarr leaves to numcodecs, called here without a buffer of zarr's for each step.
-_NUMCODECS = frozenset({"gzip", "zstd", "blosc", *(f"numcodecs.{name}" for name in (*_UNLOCKED, "shuffle"))})
+#: Codecs from bytes to bytes, called here without a buffer of zarr's for each step: by Python alone, and by numcodecs.
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "gzip": gzip.decompress,
+    "numcodecs.gzip": gzip.decompress,
+    "numcodecs.zlib": zlib.decompress,
+}
+_NUMCODECS = frozenset({"zstd", "blosc", *(f"numcodecs.{name}" for name in ("zstd", "blosc", "lz4", "lzma", "bz2", "shuffle"))})
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 
 
@@ -184,14 +190,33 @@ class _Chain:
 
 
 def _unpacker(document: Codec, codec: Any) -> Callable[[Any], Any] | None:
-    """Return the function with which a codec decodes bytes to bytes, where that is one of numcodecs."""
-    if document["name"] not in _NUMCODECS or not type(codec).__module__.startswith("zarr.codecs"):
+    """Return the function with which a codec decodes bytes to bytes, where that needs no buffer of zarr's."""
+    name = document["name"]
+    if not (name in _PLAIN or name in _NUMCODECS) or not type(codec).__module__.startswith("zarr.codecs"):
         return None
+    if name in _PLAIN:
+        return _PLAIN[name]
     import numcodecs
 
-    own = {"id": document["name"], "clevel": 1} if document["name"] == "blosc" else {"id": document["name"]}
-    decode: Callable[[Any], Any] = numcodecs.get_codec(getattr(codec, "codec_config", own)).decode
+    decode: Callable[[Any], Any]
+    if name == "numcodecs.shuffle":
+        decode = partial(_unshuffled, codec.codec_config["elementsize"])
+    else:
+        decode = numcodecs.get_codec(getattr(codec, "codec_config", {"id": name})).decode
     return decode
+
+
+def _unshuffled(size: int, data: Any) -> Any:
+    """Return bytes in the order of elements, which came as all first bytes, all second bytes and so on."""
+    planes = np.frombuffer(data, dtype=np.uint8)
+    if size <= 1:
+        return planes
+    if planes.size % size:
+        raise ValueError(f"{planes.size} bytes are not shuffled elements of {size} bytes")
+    elements = np.empty((planes.size // size, size), dtype=np.uint8)
+    for place, plane in enumerate(planes.reshape(size, -1)):
+        elements[:, place] = plane
+    return elements.reshape(-1)
 
 
 def _plain_elements(encoding: ChunkEncoding, steps: int) -> np.dtype[Any] | None:

@@ -220,7 +220,7 @@ def _cut(axis: Axis, entry: Any, number: int) -> AxisCut:
 
 def selector(places: Sequence[Places], shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Return an orthogonal selection in the form that NumPy takes for one."""
-    if all(isinstance(place, slice) for place in places):
+    if all([type(place) is slice for place in places]):
         return tuple(places)
     arrays = [
         np.arange(size)[place] if isinstance(place, slice) else place for place, size in zip(places, shape, strict=True)

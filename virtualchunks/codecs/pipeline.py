@@ -18,7 +18,6 @@ from virtualchunks.encoding import ChunkEncoding, Codec, in_order
 from virtualchunks.errors import DecodeError, MissingDependencyError, UnsupportedFeatureError, VirtualChunksError
 from virtualchunks.metadata import dtype_to_json
 
-
 #: Compressors that give up Python's lock while they work.
 _UNLOCKED = frozenset({"gzip", "zlib", "zstd", "blosc", "bz2", "lzma", "lz4"})
 #: Codecs from bytes to bytes, called here without a buffer of zarr's for each step: by Python alone, and by numcodecs.
@@ -27,7 +26,9 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
     "numcodecs.gzip": gzip.decompress,
     "numcodecs.zlib": zlib.decompress,
 }
-_NUMCODECS = frozenset({"zstd", "blosc", *(f"numcodecs.{name}" for name in ("zstd", "blosc", "lz4", "lzma", "bz2", "shuffle"))})
+_NUMCODECS = frozenset(
+    {"zstd", "blosc", *(f"numcodecs.{name}" for name in ("zstd", "blosc", "lz4", "lzma", "bz2", "shuffle"))}
+)
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 
 

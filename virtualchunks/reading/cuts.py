@@ -100,9 +100,7 @@ class AxisCut:
         bounds = [(place, slice(begins[place], begins[place] + count[place])) for place in uneven]
         odd = {place: (within[part], order[part]) for place, part in bounds}
         first = within[begins]
-        return cls(
-            chunks.astype(np.int64), len(positions), first, step, count, order[begins], out_step, odd, dropped
-        )
+        return cls(chunks.astype(np.int64), len(positions), first, step, count, order[begins], out_step, odd, dropped)
 
     @cached_property
     def within(self) -> Sequence[Places]:
@@ -153,9 +151,7 @@ def _steps(values: IntArray, begins: IntArray, count: IntArray) -> tuple[IntArra
 
 
 def _listed(first: IntArray, step: IntArray, count: IntArray, odd: dict[int, IntArray]) -> Sequence[Places]:
-    made: list[Places] = [
-        _slice(*row) for row in zip(first.tolist(), step.tolist(), count.tolist(), strict=True)
-    ]
+    made: list[Places] = [_slice(*row) for row in zip(first.tolist(), step.tolist(), count.tolist(), strict=True)]
     for place, positions in odd.items():
         made[place] = positions
     return made
@@ -220,7 +216,7 @@ def _cut(axis: Axis, entry: Any, number: int) -> AxisCut:
 
 def selector(places: Sequence[Places], shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Return an orthogonal selection in the form that NumPy takes for one."""
-    if all([type(place) is slice for place in places]):
+    if not any(isinstance(place, np.ndarray) for place in places):
         return tuple(places)
     arrays = [
         np.arange(size)[place] if isinstance(place, slice) else place for place, size in zip(places, shape, strict=True)

@@ -38,6 +38,7 @@ def fetch(
     stamp: Stamp | None = None,
     *,
     coalescing: Coalescing | None = None,
+    tally: Tally | None = None,
 ) -> list[memoryview]:
     """Read ranges of one object.
 
@@ -53,6 +54,8 @@ def fetch(
         The recorded stamp of the object; None reads any version, but all ranges of the same one.
     coalescing
         Limits of merging; by default those for the kind of store.
+    tally
+        Where requests are counted.
 
     Returns
     -------
@@ -75,16 +78,18 @@ def fetch(
     >>> [bytes(part) for part in fetch(registry, "memory:///a", [(7, 2), (0, 3)])]
     [b'78', b'012']
     """
-    return first_of(registry.locate_all(url), lambda location: _fetch_at(location, ranges, stamp, coalescing))
+    return first_of(registry.locate_all(url), lambda location: _fetch_at(location, ranges, stamp, coalescing, tally))
 
 
 def _fetch_at(
-    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None, tally: Tally | None
 ) -> list[memoryview]:
     single = _single(ranges)
     if single is not None:
+        _count(tally, int(single[1] > 0), single[1])
         return [_fetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
+    _count(tally, len(todo), todo.nbytes)
     if location.path is not None:
         return _fetch_local(location, todo, stamp)
     answers = _get_all(location, todo, stamp, limits)
@@ -99,12 +104,13 @@ async def afetch(
     stamp: Stamp | None = None,
     *,
     coalescing: Coalescing | None = None,
+    tally: Tally | None = None,
 ) -> list[memoryview]:
     """Read ranges of one object, as :func:`fetch` does, on the running event loop.
 
     Parameters
     ----------
-    registry, url, ranges, stamp, coalescing
+    registry, url, ranges, stamp, coalescing, tally
         As for :func:`fetch`.
 
     Returns
@@ -129,18 +135,22 @@ async def afetch(
     *others, last = registry.locate_all(url)
     for location in others:
         with suppress(SourceUnavailableError):
-            return await _afetch_at(location, ranges, stamp, coalescing)
-    return await _afetch_at(last, ranges, stamp, coalescing)
+            return await _afetch_at(location, ranges, stamp, coalescing, tally)
+    return await _afetch_at(last, ranges, stamp, coalescing, tally)
 
 
 async def _afetch_at(
-    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None, tally: Tally | None
 ) -> list[memoryview]:
     single = _single(ranges)
     if single is not None:
+        _count(tally, int(single[1] > 0), single[1])
         return [await _afetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
+    _count(tally, len(todo), todo.nbytes)
     if location.path is not None:
+        if todo.nbytes <= SHORT:
+            return _fetch_local(location, todo, stamp)
         return await asyncio.to_thread(_fetch_local, location, todo, stamp)
     turnstile = asyncio.Semaphore(max(1, limits.concurrency))
 
@@ -183,6 +193,11 @@ def first_of[T](locations: Sequence[Location], ask: Callable[[Location], T]) -> 
         with suppress(SourceUnavailableError):
             return ask(location)
     return ask(last)
+
+
+def _count(tally: Tally | None, requests: int, count: int) -> None:
+    if tally is not None:
+        tally.add(requests=requests, bytes=count)
 
 
 def _single(ranges: Ranges) -> tuple[int, int] | None:
@@ -304,8 +319,7 @@ def fetch_each(
         todo, limits = prepare(location, offsets, lengths, stamp)
 
         def counted(number: int, data: memoryview) -> None:
-            if tally is not None:
-                tally.add(requests=1, bytes=len(data))
+            _count(tally, 1, len(data))
             use(todo, number, data)
 
         if location.path is None:
@@ -316,9 +330,7 @@ def fetch_each(
     first_of(registry.locate_all(url), ask)
 
 
-def _each_local(
-    location: Location, todo: Plan, stamp: Stamp | None, use: Callable[[int, memoryview], None]
-) -> None:
+def _each_local(location: Location, todo: Plan, stamp: Stamp | None, use: Callable[[int, memoryview], None]) -> None:
     with LocalFile(location) as file:
         if stamp is not None:
             file.check(stamp)

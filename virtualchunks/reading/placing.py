@@ -53,7 +53,7 @@ class Layout:
         distances = np.diff(offsets)
         if len(offsets) == 1 or bool((distances == distances[0]).all()):
             step = int(distances[0]) if len(distances) else 0
-            inner = np.empty(stored, dtype=self.dtype).strides if math.prod(stored) < 2 else _strides(stored, self.dtype)
+            inner = _strides(stored, self.dtype)
             rows: npt.NDArray[Any] = np.ndarray(
                 (len(offsets), *stored), self.dtype, data, int(offsets[0]), (step, *inner)
             )
@@ -146,14 +146,16 @@ def place(
             known = [run for run in runs if run is not None]
             within = tuple(run.within for run in known)
             blocks = layout.blocks(data, offsets[members])[(slice(None), *within)]
-            _assign(_target(out, known), [where[members] - run.begin for where, run in zip(places, known, strict=True)], blocks)
+            _assign(
+                _target(out, known),
+                [where[members] - run.begin for where, run in zip(places, known, strict=True)],
+                blocks,
+            )
             done[members] = True
     return done
 
 
-def _combinations(
-    cuts: Sequence[AxisCut], places: Sequence[IntArray]
-) -> Iterator[tuple[list[Run | None], IntArray]]:
+def _combinations(cuts: Sequence[AxisCut], places: Sequence[IntArray]) -> Iterator[tuple[list[Run | None], IntArray]]:
     """Iterate over the combinations of runs, one of each axis, and the chunks that belong to them."""
     kinds = np.ravel_multi_index(
         [cut.run_of[where] for cut, where in zip(cuts, places, strict=True)], [len(cut.runs) for cut in cuts]

@@ -136,10 +136,9 @@ class _Reading:
 
     def use(self, group: Group, members: IntArray, offsets: IntArray, data: memoryview) -> None:
         """Put chunks of a group into place, which begin at ascending offsets of some bytes."""
-        left = (
-            self.place(group, members, offsets, data) if len(members) >= FEWEST else np.ones(len(members), dtype=bool)
-        )
-        members, offsets = members[left], offsets[left]
+        if len(members) >= FEWEST:
+            left = self.place(group, members, offsets, data)
+            members, offsets = members[left], offsets[left]
         if not len(members):
             return
         encodings = self.encodings(group)

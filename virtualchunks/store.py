@@ -206,10 +206,10 @@ class ManifestStore(Store):
             return self._array_document(node) if isinstance(node, ServedArray) else self._group_document(node, path)
         if not isinstance(node, ServedArray) or not rest:
             return None
-        index = node.find("/".join(rest))
-        if index is None:
+        found = node.record("/".join(rest))
+        if found is None:
             return None
-        sources, source, length, offset = node.array.manifest.record(index)
+        index, (sources, source, length, offset) = found
         return Reference(node, index, sources, source, offset, length)
 
     def _nodes(self, group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestGroup | ServedArray]]:

@@ -35,12 +35,12 @@ class Reference:
     @property
     def url(self) -> str:
         """Where the bytes are; empty where they are in memory."""
-        return self.sources.url(self.source)
+        return self.served.source(self.sources, self.source)[0]
 
     @property
     def stamp(self) -> Stamp | None:
         """What is recorded of the object at the URL."""
-        return self.sources.stamp(self.source) or None
+        return self.served.source(self.sources, self.source)[1]
 
     @property
     def held(self) -> memoryview | None:

@@ -44,7 +44,10 @@ FILTERS: tuple[dict[str, Any], ...] = (
 )
 UNITS = ("days since 2000-01-01", "hours since 2000-01-01", "days since 1999-12-25")
 #: What may change from file to file.
-DRIFTS = ("packing", "dtype", "order", "filters", "chunks", "length", "fill", "lacking", "units", "dimensions", "holes")
+DRIFTS = (
+    *("packing", "dtype", "order", "filters", "level", "chunks", "length", "fill", "lacking", "units", "dimensions"),
+    *("holes", "skipped", "compact"),
+)
 
 
 @dataclass
@@ -62,6 +65,8 @@ class Stored:
     units: str = UNITS[0]
     transposed: bool = False
     holes: bool = False
+    skipped: bool = False
+    compact: bool = False
     number: int = 0
     start: int = 0
 
@@ -112,13 +117,19 @@ def _drift(draw: random.Random, made: Stored, drift: str) -> None:
             made.transposed = True
         case "holes":
             made.holes = True
+        case "level" if "compression" in made.filters and made.filters["compression"] != "lzf":
+            made.filters = {**made.filters, "compression": draw.randint(1, 9)}
+        case "skipped":
+            made.skipped = True
+        case "compact":
+            made.compact = True
 
 
 def draw_archive(draw: random.Random) -> list[Stored]:
-    """Draw an archive of two to four files with none to three drifts."""
+    """Draw an archive of two to six files with none to three drifts."""
     first = one_way(draw)
     drifts = draw.sample(DRIFTS, draw.randint(0, 3))
-    files = [drifted(draw, first, drifts) for _ in range(draw.randint(2, 4))]
+    files = [drifted(draw, first, drifts) for _ in range(draw.randint(2, 6))]
     start = 0
     for number, file in enumerate(files):
         file.number, file.start = number, start
@@ -151,12 +162,34 @@ def _write_variable(file: h5py.File, name: str, how: Stored, values: Any) -> Non
     if how.chunks is not None:
         chunks = [min(chunk, size) for chunk, size in zip(how.chunks, values.shape, strict=True)]
         layout = {"chunks": tuple(chunks[axis] for axis in axes), **how.filters}
-    made = file.create_dataset(name, data.shape, dtype, fillvalue=how.fill, **layout)
-    if how.holes and how.chunks is not None:
-        made[..., : data.shape[-1] // 2] = data[..., : data.shape[-1] // 2]
+    if how.compact:
+        made = _compact(file, name, data)
     else:
+        made = file.create_dataset(name, data.shape, dtype, fillvalue=how.fill, **layout)
+    if how.holes and not how.compact and how.chunks is not None:
+        made[..., : data.shape[-1] // 2] = data[..., : data.shape[-1] // 2]
+    elif not how.compact:
         made[...] = data
+        if how.skipped and how.chunks is not None and "compression" in how.filters:
+            _skip_filters(made, data)
     for key, value in how.attributes.items():
         made.attrs[key] = value
     for place, axis in enumerate(axes):
         made.dims[place].attach_scale(file[("time", "y", "x")[axis]])
+
+
+def _compact(file: h5py.File, name: str, data: Any) -> Any:
+    """Write a variable into its own header."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.COMPACT)
+    kind, space = h5py.h5t.py_create(data.dtype, logical=True), h5py.h5s.create_simple(data.shape)
+    made = h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, creation))
+    made[...] = data
+    return made
+
+
+def _skip_filters(made: Any, data: Any) -> None:
+    """Store the first chunk past all filters, as the library does where they do not pay."""
+    corner = data[tuple(slice(0, size) for size in made.chunks)]
+    if corner.shape == made.chunks:
+        made.id.write_direct_chunk((0,) * data.ndim, np.ascontiguousarray(corner).tobytes(), filter_mask=0xFFFF)

@@ -58,6 +58,10 @@ HOSTILE = {
     "userinfo": "file://user@localhost{root}/pub/harmless",
     "query": "file://{root}/pub/harmless?versionId=7",
     "fragment": "file://{root}/pub/harmless#part",
+    "root that is not bound": "{{{{elsewhere}}}}/harmless",
+    "dots behind a root": "{{{{here}}}}/../home/secret",
+    "encoded dots behind a root": "{{{{here}}}}/%2e%2e/home/secret",
+    "link behind a root": "{{{{here}}}}/link",
     "other host": "http://127.0.0.1:{port}/secret",
     "host before an at": "http://granted.example@127.0.0.1:{port}/secret",
     "other bucket": "s3://pub/harmless",
@@ -76,6 +80,7 @@ REGISTRIES: dict[str, Callable[[Path], Any]] = {
     "mapping": lambda pub: {f"{pub.as_uri()}/": None},
     "store of the prefix": lambda pub: vc.ObjectStoreRegistry({pub.as_uri(): LocalStore(str(pub))}),
     "store of everything": lambda pub: vc.ObjectStoreRegistry({pub.as_uri(): LocalStore()}),
+    "named root": lambda pub: vc.ObjectStoreRegistry({pub.as_uri(): None}, roots={"here": pub.as_uri()}),
     "obspec-utils": lambda pub: ObspecRegistry({pub.as_uri(): LocalStore(str(pub))}),
 }
 DOORS: dict[str, Callable[[vc.ManifestGroup, Any], Any]] = {
@@ -83,6 +88,12 @@ DOORS: dict[str, Callable[[vc.ManifestGroup, Any], Any]] = {
     "open": lambda group, registry: group.to_virtual_dataset().virtual.open(registry)["v"].values,
     "engine": lambda group, registry: (
         xr.open_dataset(vc.ManifestStore(group, registry=registry), engine="virtualchunks")["v"].values
+    ),
+    "table": lambda group, registry: zarr.open_group(
+        vc.ManifestStore(vc.ManifestGroup.from_arrow(group.to_arrow()), registry=registry), mode="r"
+    )["v"][:],
+    "inline": lambda group, registry: (
+        group.virtual.inline(100, registry).to_virtual_dataset().virtual.open({})["v"].values
     ),
     "load": lambda group, registry: group.to_virtual_dataset(registry=registry, loadable_variables="v")["v"].values,
 }

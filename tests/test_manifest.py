@@ -152,6 +152,26 @@ def test_equality_sees_urls_offsets_lengths_stamps_and_what_is_missing():
     assert one != stamped
 
 
+def test_repeated_records_are_compared_once():
+    huge = (10**6, 10**6)
+    missing = ChunkManifest.missing(huge)
+    assert missing == ChunkManifest.missing(huge)
+    assert missing != ChunkManifest.missing((10**6, 10**5))
+    one = ChunkManifest({"0.0": entry()}, shape=(1, 1))
+    repeated, other = (
+        ChunkManifest.from_records(np.broadcast_to(manifest.records, huge), manifest.sources)
+        for manifest in (one, one.rename_paths("s3://bucket/b.nc"))
+    )
+    assert repeated == ChunkManifest.from_records(np.broadcast_to(one.records, huge), one.sources)
+    assert repeated != other
+    assert repeated != missing
+    column = ChunkManifest({"0.0": entry(), "1.0": entry(8)}, shape=(2, 1))
+    rows = ChunkManifest.from_records(np.broadcast_to(column.records, (2, 3)), column.sources)
+    assert rows == ChunkManifest.from_records(rows.records.copy(), column.sources)
+    assert rows != ChunkManifest.from_records(rows.records[::-1].copy(), column.sources)
+    assert ChunkManifest.missing((0, 5)) == ChunkManifest.missing((0, 5))
+
+
 def test_records_must_fit_their_table():
     with pytest.raises(ManifestError, match="outside their table of 1 sources"):
         ChunkManifest.from_records(np.array([(1, 1, 0)], dtype=RECORD), SourceTable.single(URL))

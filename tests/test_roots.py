@@ -180,7 +180,7 @@ def test_named_roots_survive_tables(tmp_path):
 
 
 def test_forms_that_cannot_hold_named_roots_say_so(tmp_path):
-    with pytest.raises(UnsupportedFeatureError, match=r"named roots archive need.*bind"):
+    with pytest.raises(UnsupportedFeatureError, match=r"named root of .*archive.*bind"):
         dataset().virtual.to_kerchunk(tmp_path / "refs.parq", format="parquet")
     assert not (tmp_path / "refs.parq").exists()
     session = icechunk.Repository.create(icechunk.in_memory_storage()).writable_session("main")

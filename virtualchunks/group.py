@@ -102,7 +102,7 @@ class ManifestGroup(Mapping[str, "ManifestArray | ManifestGroup"]):
         start = f"{path}/" if path else ""
         arrays = {name: change(start + name, array) for name, array in self.arrays.items()}
         groups = {name: group.map_arrays(change, start + name) for name, group in self.groups.items()}
-        return ManifestGroup(arrays, groups, self.attributes)
+        return ManifestGroup(arrays, groups, self.attributes, self.unlimited_dims)
 
     @property
     def virtual(self) -> GroupVerbs:

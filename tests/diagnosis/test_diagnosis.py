@@ -105,12 +105,21 @@ def test_gaps_and_overlaps_name_the_files_on_both_sides(tmp_path):
 
 
 def test_variables_that_are_not_everywhere(tmp_path):
-    paths = archive(tmp_path, variable="u")
-    report = vc.diagnose(paths)
-    assert not report.ok
+    urls = archive(tmp_path, variable="u")
+    report = vc.diagnose(urls)
+    assert report.ok
     assert (report.variables["t"].files, report.variables["u"].files) == (2, 1)
-    assert report.variables["t"].absent_from == paths[1].as_uri()
-    assert report.variables["u"].absent_from == paths[0].as_uri()
+    assert report.variables["t"].absent_from == urls[1].as_uri()
+    assert report.variables["u"].absent_from == urls[0].as_uri()
+    assert "'union'" in report.variables["u"].verdict.because
+    cube = eval(report.call).virtual.open()
+    assert int(cube["u"].isnull().sum()) == 20 * 6
+
+
+def test_the_call_for_files_that_overlap(tmp_path):
+    starts = ("2000-01-01", "2000-01-08")
+    urls = [day_file(tmp_path, f"f{i}", start) for i, start in enumerate(starts)]
+    assert eval(vc.diagnose(urls).call.splitlines()[-1]).sizes["time"] == 17
 
 
 def test_a_damaged_file_is_reported_and_the_rest_is_looked_at(tmp_path):

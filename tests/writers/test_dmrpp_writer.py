@@ -73,6 +73,9 @@ class TestDMRPP(FormTests):
             "attributes",  # among them a truth value
             "transposed",
             "mixed encodings",
+            "mixed encodings in nested groups",
+            "shards",
+            "named roots",
             *(f"fill value of {dtype}" for dtype in ("?", "<f2", "<c8", "<c16", "<U3", "<M8[s]", "<m8[ns]")),
         }
     )

@@ -5,15 +5,18 @@ import pytest
 
 from virtualchunks.testing.forms import PREFIX, FormTests
 from virtualchunks.writers.icechunk import write_icechunk
-from virtualchunks.writers.kerchunk import to_references, write_json
+from virtualchunks.writers.kerchunk import to_references, write_json, write_parquet
 from virtualchunks_parsers.icechunk import IcechunkParser
 from virtualchunks_parsers.kerchunk import KerchunkParser
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
 
 
+MIXED = frozenset({"mixed encodings", "mixed encodings in nested groups"})
+
+
 class TestKerchunkDict(FormTests):
-    refuses = frozenset({"mixed encodings"})
+    refuses = MIXED
 
     def write(self, tree, folder):
         return to_references(tree, zarr_format=3)
@@ -35,8 +38,35 @@ class TestKerchunkJSON(FormTests):
         return store.group, store.registry
 
 
+class TestKerchunkDictOfZarrV2(TestKerchunkDict):
+    refuses = MIXED | {"rectilinear", "shards"}
+
+    def write(self, tree, folder):
+        return to_references(tree)
+
+
+class TestKerchunkJSONOfZarrV2(TestKerchunkJSON):
+    refuses = TestKerchunkDictOfZarrV2.refuses
+
+    def write(self, tree, folder):
+        write_json(tree, folder / "refs.json")
+        return folder / "refs.json"
+
+
+class TestKerchunkParquet(FormTests):
+    refuses = TestKerchunkDictOfZarrV2.refuses | {"named roots"}
+
+    def write(self, tree, folder):
+        write_parquet(tree, folder / "refs.parquet", record_size=3)
+        return folder / "refs.parquet"
+
+    def read(self, written):
+        store = KerchunkParser()(written.as_uri(), {written.as_uri() + "/": None})
+        return store.group, store.registry
+
+
 class TestIcechunk(FormTests):
-    refuses = frozenset({"mixed encodings"})
+    refuses = MIXED | {"named roots"}
 
     def write(self, tree, folder):
         icechunk.set_logs_filter("error")

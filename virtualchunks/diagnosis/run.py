@@ -14,7 +14,7 @@ import xarray as xr
 
 from virtualchunks.diagnosis.facts import FEATURES, CoordinateFacts, FileFacts, decoded, facts_of
 from virtualchunks.diagnosis.report import Diagnosis, DimensionReport, Found, VariableReport
-from virtualchunks.diagnosis.trial import CANNOT, Verdict, judge
+from virtualchunks.diagnosis.trial import Verdict, judge
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
 from virtualchunks.xarray.executors import Parallel, run_over
@@ -202,7 +202,8 @@ def _verdict(name: str, examples: Sequence[xr.Dataset], dimension: str | None, a
     if absent is None or not verdict.ok:
         return verdict
     if dimension is not None and dimension in examples[0].variables[name].dims:
-        return Verdict(CANNOT, "some files do not have it: leave it out with drop_variables, or fill it in")
+        because = "some files do not have it: variables='union' puts missing chunks in their place"
+        return Verdict(verdict.verdict, "; ".join(filter(None, (verdict.because, because))))
     return verdict
 
 
@@ -285,13 +286,16 @@ def _call(
         notes.append(f"# leave out the {len(failures)} files that cannot be opened")
     bad = [name for name, report in reports.items() if not report.verdict.ok]
     notes += [f"# {name}: {reports[name].verdict.because}" for name in bad]
-    if dimension is not None and dimensions[dimension].overlaps:
-        notes.append(f"# files overlap along {dimension!r}: leave out what is there twice")
     arguments = ["urls"]
     if dimension is None:
         arguments += ['combine="nested"', 'concat_dim="NAME OF A NEW DIMENSION"']
     elif not all(dimension in one.coordinates for one in facts):
         arguments += ['combine="nested"', f"concat_dim={dimension!r}"]
+    if dimension is not None and dimensions[dimension].overlaps:
+        notes.append(f"# files overlap along {dimension!r}: overlap= says which of them, in the order of urls, counts")
+        arguments.append('overlap="first"')
+    if any(report.absent_from is not None and name not in bad for name, report in reports.items()):
+        arguments.append('variables="union"')
     if bad:
         arguments.append(f"drop_variables={bad!r}")
     return "\n".join([*notes, f"vc.open_virtual_mfdataset({', '.join(arguments)})"])

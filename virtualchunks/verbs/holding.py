@@ -18,6 +18,7 @@ from virtualchunks.errors import LimitExceededError, ManifestError, WriteError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.reading.fetch import fetch
+from virtualchunks.reading.inlining import inlined
 from virtualchunks.reading.requests import stat
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.roots import reference_url
@@ -70,18 +71,15 @@ def inline(
     """
     _check_threshold(threshold)
     granted = ObjectStoreRegistry.coerce(registry)
-    chosen = {
-        path: _virtual(array) & (array.manifest.records["length"] <= threshold)
-        for path, array in _named(group, variables).items()
-    }
-    arrays = dict(group.walk_arrays())
-    total = sum(int(arrays[path].manifest.records["length"][mask].sum(dtype=np.int64)) for path, mask in chosen.items())
+    arrays = _named(group, variables)
+    total = sum(_small_bytes(array, threshold) for array in arrays.values())
     if total > limit:
         raise LimitExceededError(
             f"chunks of up to {threshold} bytes are {total} bytes together, and the limit is {limit}: lower the "
             "threshold, name variables, or raise limit="
         )
-    return group.map_arrays(lambda path, array: _inlined(array, chosen[path], granted) if path in chosen else array)
+    held = inlined(arrays, granted, threshold)
+    return group.map_arrays(lambda path, array: array if held.get(path, array) is array else _compacted(held[path]))
 
 
 def materialise(
@@ -189,13 +187,20 @@ def _named(group: ManifestGroup, variables: Iterable[str] | None) -> dict[str, M
     return {name: arrays[name] for name in names}
 
 
-def _virtual(array: ManifestArray) -> Mask:
-    """Which chunks are neither missing nor held in memory."""
+def _small_bytes(array: ManifestArray, threshold: int) -> int:
+    """Return how many bytes the chunks hold that are small, and neither missing nor held in memory."""
     manifest = array.manifest
     if not any(manifest.sources.urls):
-        return np.broadcast_to(np.False_, manifest.shape_chunk_grid)
+        return 0
     elsewhere = np.array([bool(url) for url in manifest.sources.urls] + [False], dtype=bool)
-    return np.asarray(elsewhere[np.maximum(manifest.records["source"], -1)])
+    records = manifest.records
+    chosen = elsewhere[np.maximum(records["source"], -1)] & (records["length"] <= threshold)
+    return int(records["length"][chosen].sum(dtype=np.int64))
+
+
+def _compacted(array: ManifestArray) -> ManifestArray:
+    """Return an array without the sources that none of its chunks is in any more."""
+    return ManifestArray(array.metadata, array.manifest.compact())
 
 
 def _selected(path: str, array: ManifestArray, selection: Mapping[str, Indexer] | None) -> Mask:
@@ -231,28 +236,6 @@ def _bytes_of(
         for first in range(0, len(parts), CONCURRENCY):
             some = parts[first : first + CONCURRENCY]
             yield from zip(some, pool.map(read, some), strict=True)
-
-
-def _inlined(array: ManifestArray, mask: Mask, registry: ObjectStoreRegistry) -> ManifestArray:
-    manifest = array.manifest
-    numbers = np.flatnonzero(mask) if len(manifest) else np.empty(0, dtype=np.intp)
-    if not len(numbers):
-        return array
-    records = manifest.records.copy()
-    flat = records.reshape(-1)
-    ids = manifest.sources.encoding_ids
-    encoding = np.zeros(len(flat), dtype=np.int32) if ids is None else ids[np.maximum(flat["source"], 0)]
-    known = {int(number): row for row, number in enumerate(np.unique(encoding[numbers]))}
-    buffers = [bytearray() for _ in known]
-    for part, data in _bytes_of(manifest, numbers, registry):
-        for number, piece in zip(part.tolist(), data, strict=True):
-            row = known[int(encoding[number])]
-            flat[number] = (len(manifest.sources) + row, len(piece), len(buffers[row]))
-            buffers[row] += piece
-    table = SourceTable.concat([manifest.sources, SourceTable.of_buffers([bytes(buffer) for buffer in buffers])])
-    if ids is not None:
-        table = table.replace(encoding_ids=np.concatenate([ids, np.array(list(known), dtype=np.int32)]))
-    return ManifestArray(array.metadata, ChunkManifest.from_records(records, table).compact())
 
 
 def _copied(

@@ -256,7 +256,7 @@ def _without(group: ManifestGroup, steps: list[str]) -> ManifestGroup:
     else:
         arrays.pop(steps[0], None)
         groups.pop(steps[0], None)
-    return ManifestGroup(arrays, groups, group.attributes)
+    return ManifestGroup(arrays, groups, group.attributes, group.unlimited_dims)
 
 
 def _with(group: ManifestGroup, steps: list[str], node: ManifestArray | ManifestGroup) -> ManifestGroup:
@@ -267,4 +267,4 @@ def _with(group: ManifestGroup, steps: list[str], node: ManifestArray | Manifest
         arrays[steps[0]] = node
     else:
         groups[steps[0]] = node
-    return ManifestGroup(arrays, groups, group.attributes)
+    return ManifestGroup(arrays, groups, group.attributes, group.unlimited_dims)

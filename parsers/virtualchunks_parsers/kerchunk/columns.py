@@ -11,15 +11,16 @@ import binascii
 import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, LimitExceededError
-from virtualchunks.manifest import ChunkManifest
 from virtualchunks.sources import SourceTable, Stamp
+from virtualchunks_parsers.kerchunk.fills import Fills
 from virtualchunks_parsers.kerchunk.targets import Targets
 from virtualchunks_parsers.zarr.manifests import Chunks
 from virtualchunks_parsers.zarr.nodes import StoredArray
@@ -103,15 +104,32 @@ class References:
         rows = {path: order[bounds[number] : bounds[number + 1]] for path, number in paths.items()}
         return cls(keys, values, rows, targets)
 
-    def manifest(self, array: StoredArray) -> ChunkManifest:
-        """Return the manifest of an array.
+    def array(self, stored: StoredArray, fills: Fills | None = None) -> ManifestArray:
+        """Return an array.
+
+        Parameters
+        ----------
+        stored
+            What it is.
+        fills
+            What our writer said of its missing chunks.
 
         Raises
         ------
-        FormatError, UnsupportedFeatureError, LimitExceededError
+        FormatError, UnsupportedFeatureError
             As :meth:`chunks`.
+        LimitExceededError
+            If too much is inline, or the grid is out of proportion.
         """
-        return self.chunks(array).manifest(array.metadata.grid)
+        chunks = self.chunks(stored)
+        grid = stored.metadata.grid
+        count = len(chunks.numbers) + len(chunks.held)
+        believed = None if fills is None or (fills.needs_all and count < grid.size) else fills
+        held = chunks.held if believed is None else believed.without_written(chunks.held)
+        for data in held.values():
+            self.budget.take(data)
+        metadata = stored.metadata if believed is None else believed.metadata
+        return ManifestArray(metadata, replace(chunks, held=held).manifest(grid))
 
     def chunks(self, array: StoredArray) -> Chunks:
         """Return the chunks of an array.
@@ -122,8 +140,6 @@ class References:
             If a reference is not formed as specified.
         UnsupportedFeatureError
             If a path cannot be represented.
-        LimitExceededError
-            If too much is inline.
         """
         rows = self.rows[array.path]
         skip = len(array.path) + 1 if array.path else 0
@@ -135,7 +151,7 @@ class References:
         if not set(map(type, values)) <= _LISTS:
             is_target[:] = [type(value) in _LISTS for value in values]
         held = {
-            number: self.budget.take(inline_bytes(values[place]))
+            number: inline_bytes(values[place])
             for place, number in zip(np.flatnonzero(~is_target).tolist(), numbers[~is_target].tolist(), strict=True)
         }
         if held:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.deferred import DeferredManifest
 from virtualchunks.errors import (
     FormatError,
@@ -33,6 +34,7 @@ from virtualchunks.reading.stamps import compare
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 from virtualchunks_parsers.kerchunk.columns import InlineBudget, from_codes
+from virtualchunks_parsers.kerchunk.fills import MEMBER, Fills
 from virtualchunks_parsers.kerchunk.targets import Targets
 from virtualchunks_parsers.zarr.manifests import check_grid
 from virtualchunks_parsers.zarr.nodes import StoredArray, parse_document
@@ -106,10 +108,11 @@ class ParquetReferences:
     generations: Mapping[str, str] = field(default_factory=dict)
     budget: InlineBudget = field(default_factory=InlineBudget)
 
-    def manifest(self, array: StoredArray) -> ChunkManifest:
-        """Return the manifest of an array, which loads the partitions when it is asked for them."""
-        grid = array.metadata.grid
-        return DeferredManifest(grid.grid_shape, ArrayPartitions(self, array.path, grid.size))
+    def array(self, stored: StoredArray, fills: Fills | None = None) -> ManifestArray:
+        """Return an array, which loads its partitions when it is asked for them."""
+        metadata = stored.metadata if fills is None else fills.metadata
+        loader = ArrayPartitions(self, stored.path, metadata.grid.size, fills)
+        return ManifestArray(metadata, DeferredManifest(metadata.grid.grid_shape, loader))
 
     def require_unchanged(self, path: str, partitions: Sequence[Partition | None]) -> None:
         """Check that partitions of an array belong to the metadata that was read before.
@@ -147,11 +150,14 @@ class ArrayPartitions:
         Path of the array.
     chunks
         Number of its chunks.
+    fills
+        What our writer said of its missing chunks.
     """
 
     references: ParquetReferences
     path: str
     chunks: int
+    fills: Fills | None = None
 
     @property
     def origin(self) -> str:
@@ -189,6 +195,8 @@ class ArrayPartitions:
                 partitions = list(pool.map(self._partition, numbers, sizes))
             self.references.require_unchanged(self.path, partitions)
             self._require_rows(numbers, partitions, sizes)
+            if self.fills is not None:
+                self._leave_out_written(self.fills, numbers, partitions, sizes)
             return self._manifests(partitions, sizes)
 
     def _partition(self, number: int, size: int) -> Partition | None:
@@ -208,6 +216,21 @@ class ArrayPartitions:
         for number, found, size in zip(numbers, partitions, sizes, strict=True):
             if found is not None and found.generation is not None and found.rows < size:
                 raise FormatError(f"refs.{number}.parq of {self.origin} has {found.rows} rows for {size} chunks")
+
+    def _leave_out_written(
+        self, fills: Fills, numbers: Sequence[int], partitions: Sequence[Partition | None], sizes: Sequence[int]
+    ) -> None:
+        """Leave out the chunks that stand for missing ones."""
+        for number, found, size in zip(numbers, partitions, sizes, strict=True):
+            count = 0 if found is None else len(found.numbers) + len(found.held)
+            if fills.needs_all and count < size:
+                raise FormatError(
+                    f"refs.{number}.parq of {self.origin} has {count} references for {size} chunks of {self.path!r}, "
+                    f"of which all were written: others changed it. Remove {MEMBER!r} from '{self.path}/.zarray' in "
+                    f"{METADATA!r} to read it as they do"
+                )
+            if found is not None:
+                found.held = fills.without_written(found.held, number * self.size)
 
     def _manifests(self, partitions: Sequence[Partition | None], sizes: Sequence[int]) -> list[ChunkManifest]:
         """Return the manifests of partitions, over one table."""

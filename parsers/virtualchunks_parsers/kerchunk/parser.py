@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Protocol
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, LimitExceededError, SourceUnavailableError
 from virtualchunks.group import ManifestGroup
-from virtualchunks.manifest import ChunkManifest
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.listing import child_url, read_whole
 from virtualchunks.reading.reader import ObjectReader
@@ -20,6 +19,7 @@ from virtualchunks.store import ManifestStore
 from virtualchunks.urls import as_url
 from virtualchunks_parsers.kerchunk.columns import References, inline_bytes, metadata_keys
 from virtualchunks_parsers.kerchunk.document import GZIP, MOST_BYTES, Document
+from virtualchunks_parsers.kerchunk.fills import DecodingBudget, Fills
 from virtualchunks_parsers.kerchunk.parquet import METADATA, open_references
 from virtualchunks_parsers.kerchunk.targets import Targets
 from virtualchunks_parsers.zarr.nodes import (
@@ -44,8 +44,8 @@ _FOLDERS = ("/", ".parq", ".parquet")
 class _ChunkSource(Protocol):
     """Whatever knows the chunks of an array."""
 
-    def manifest(self, array: StoredArray) -> ChunkManifest:
-        """Return where they are."""
+    def array(self, stored: StoredArray, fills: Fills | None) -> ManifestArray:
+        """Return the array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,13 +217,14 @@ class KerchunkParser(HierarchyParser):
         return self._tree(nodes_of(documents), references, folder)
 
     def _tree(self, nodes: Mapping[str, Node], source: _ChunkSource, url: str) -> ManifestGroup:
-        return self._selection(url).tree(nodes, lambda node: _array(node, source, url))
+        budget = DecodingBudget()
+        return self._selection(url).tree(nodes, lambda node: _array(node, source, url, budget))
 
 
-def _array(node: Node, source: _ChunkSource, url: str) -> ManifestArray:
+def _array(node: Node, source: _ChunkSource, url: str, budget: DecodingBudget) -> ManifestArray:
     stored = node.array(url)
     with metadata_errors(url, node.path or "/"):
-        return ManifestArray(stored.metadata, source.manifest(stored))
+        return source.array(stored, Fills.of(node, stored, budget))
 
 
 def _read_document(url: str, registry: ObjectStoreRegistry) -> tuple[Document | None, SourceUnavailableError | None]:

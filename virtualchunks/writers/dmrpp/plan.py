@@ -18,6 +18,7 @@ import numpy as np
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.roots import root_of_url
 from virtualchunks.writers.dmrpp.attributes import NUMBERS, attribute_elements
 from virtualchunks.writers.dmrpp.dimensions import Scope
 from virtualchunks.writers.dmrpp.elements import legal
@@ -112,7 +113,19 @@ def _variable(path: str, array: ManifestArray, scope: Scope) -> PlannedVariable:
     if _is_held(stored):
         element.append(held_element(stored, array))
         return PlannedVariable(element, None)
+    _require_no_roots(stored)
     return PlannedVariable(element, chunks_of(stored))
+
+
+def _require_no_roots(stored: StoredArray) -> None:
+    url = next((url for url in stored.manifest.iter_nonempty_paths() if root_of_url(url) is not None), None)
+    if url is not None:
+        raise UnsupportedFeatureError(
+            f"{TARGET} cannot hold {url} of {stored.path!r}, which lies beneath a named root: say where that is first, "
+            "with .virtual.bind({…})",
+            url=url,
+            variable=stored.path,
+        )
 
 
 def _is_held(stored: StoredArray) -> bool:

@@ -26,6 +26,7 @@ from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import MEANING
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.writers.kerchunk.fills import MEMBER, continued_member
 from virtualchunks.writers.kerchunk.partitions import joined_tables, parquet_bytes, partition_name, partition_table
 from virtualchunks.writers.kerchunk.references import ArrayReferences, References, array_v2, require_no_roots
 from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, check_lengths
@@ -234,7 +235,7 @@ def _continued(
     zarray = {**existing, "shape": shape, "fill_value": fill}
     within, inner = size % chunk, math.prod(grid[axis + 1 :])
     if not within or not array.metadata.shape[axis]:
-        return Addition(references, -(-size // chunk) * inner, zarray)
+        return _addition_of(array, references, own, zarray, -(-size // chunk) * inner)
     if not array.in_memory or inner != 1:
         raise CombineError(
             f"{array.path!r} cannot be continued: the stored array has {size} elements along {dimension}, which is no "
@@ -243,7 +244,19 @@ def _continued(
         )
     before = _last_values(array, stored, size // chunk, axis, within)
     whole = _of_values(array, np.concatenate([before, _values(array)], axis=axis), array.metadata.chunks)
-    return Addition(replace(references, manifest=whole.manifest), size // chunk, zarray)
+    return _addition_of(array, replace(references, manifest=whole.manifest), own, zarray, size // chunk)
+
+
+def _addition_of(
+    array: StoredArray, references: ArrayReferences, own: Mapping[str, Any], zarray: Mapping[str, Any], first: int
+) -> Addition:
+    """Return what is added, and what `zarray` says of missing chunks continued."""
+    made = {name: value for name, value in zarray.items() if name != MEMBER}
+    member = continued_member(own, zarray, first, array.metadata)
+    if member is not None:
+        held = (first + number for number in references.numbers_of(member["missing"].keys()))
+        made[MEMBER] = {**member, "held": [*member.get("held", ()), *held]}
+    return Addition(references, first, made)
 
 
 def _last_values(array: StoredArray, stored: StoredReferences, number: int, axis: int, count: int) -> npt.NDArray[Any]:

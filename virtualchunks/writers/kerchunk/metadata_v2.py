@@ -3,7 +3,7 @@
 xarray takes the ``fill_value`` of ``.zarray`` for ``_FillValue``: whatever equals it is masked, and integers become
 floats. So ``fill_value`` is null unless the array has a ``_FillValue``; where a missing chunk must read as anything
 else than that, it is written out as a chunk of the fill value. No value is lost that way, and none is masked that was
-not.
+not. What was missing is said in a member of its own; see :mod:`virtualchunks.writers.kerchunk.fills`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from virtualchunks.codecs.pipeline import encode_block
 from virtualchunks.errors import LimitExceededError, ManifestError, UnsupportedFeatureError
 from virtualchunks.metadata import ArrayMetadata, fill_scalar, fill_to_json, same_value
 from virtualchunks.writers.kerchunk.codecs_v2 import codecs_v2
+from virtualchunks.writers.kerchunk.fills import MEMBER, fill_member
 from virtualchunks.writers.layout import StoredArray
 
 #: The most bytes of written-out missing chunks in one array.
@@ -76,6 +77,9 @@ def array_documents(array: StoredArray) -> ArrayDocuments:
         "filters": filters,
         "dimension_separator": ".",
     }
+    member = fill_member(metadata, fill, mask, missing)
+    if member is not None:
+        zarray[MEMBER] = member
     zattrs = {**to_zarr(attributes), "_ARRAY_DIMENSIONS": list(metadata.dimension_names or ())}
     return ArrayDocuments(zarray, zattrs, missing)
 

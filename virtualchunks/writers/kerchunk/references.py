@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.roots import root_of_url
 from virtualchunks.urls import split
+from virtualchunks.writers.kerchunk.fills import MEMBER, digest
 from virtualchunks.writers.kerchunk.metadata_v2 import array_documents
 from virtualchunks.writers.layout import Block, StoredArray, blocks, stored_array
 
@@ -90,6 +91,13 @@ class ArrayReferences:
             start = int(block.offset[place])
             yield place, buffers[int(block.source[place])][start : start + int(block.length[place])]
 
+    def numbers_of(self, digests: Set[str]) -> list[int]:
+        """Return the numbers of the chunks held in memory whose bytes have one of these digests."""
+        if not self.manifest.sources.buffers:
+            return []
+        held = ((block.number[place], data) for block in self.blocks() for place, data in self.buffers(block))
+        return [int(number) for number, data in held if digest(data) in digests]
+
     def missing_numbers(self) -> npt.NDArray[np.int64]:
         """Return the numbers of the missing chunks that have to be written out."""
         if self.missing is None:
@@ -150,11 +158,15 @@ def references(group: ManifestGroup, zarr_format: ZarrFormat = 2) -> References:
 
 def require_no_roots(made: References) -> None:
     """Raise UnsupportedFeatureError for named roots, which Parquet cannot hold."""
-    if made.templates:
-        raise UnsupportedFeatureError(
-            f"references in Parquet have no templates, which the named roots {', '.join(made.templates)} need: write "
-            "JSON, or say where they are first, with .virtual.bind({…})"
-        )
+    for array in made.arrays:
+        url = next((url for url in array.manifest.iter_nonempty_paths() if root_of_url(url) is not None), None)
+        if url is not None:
+            raise UnsupportedFeatureError(
+                f"references in Parquet have no templates, which the named root of {url} in {array.path!r} needs: "
+                "write JSON, or say where it is first, with .virtual.bind({…})",
+                url=url,
+                variable=array.path,
+            )
 
 
 def _group_documents(prefix: str, group: ManifestGroup, zarr_format: ZarrFormat) -> dict[str, dict[str, Any]]:
@@ -168,6 +180,8 @@ def array_v2(array: StoredArray) -> tuple[ArrayReferences, dict[str, dict[str, A
     """Return the chunks of an array, and its documents of Zarr v2 by key."""
     documents = array_documents(array)
     made = ArrayReferences(array.path, array.manifest, targets(array), ".", "", "0", documents.missing)
+    if documents.missing is not None:
+        documents.zarray[MEMBER]["held"] = made.numbers_of({digest(documents.missing)})
     return made, {f"{array.path}/.zarray": documents.zarray, f"{array.path}/.zattrs": documents.zattrs}
 
 

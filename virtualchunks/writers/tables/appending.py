@@ -125,7 +125,7 @@ def _joined(
         name: _joined(inner, more.groups.get(name, ManifestGroup()), dim, f"{path}{name}/", first)
         for name, inner in group.groups.items()
     }
-    return ManifestGroup(arrays, groups, group.attributes)
+    return ManifestGroup(arrays, groups, group.attributes, group.unlimited_dims)
 
 
 def _same_start(before: Any, after: Any, axis: int, count: int) -> bool:

@@ -6,12 +6,14 @@ The document goes where the form that holds the table keeps metadata. It is a tr
      "encodings": [{"dtype": …, "codecs": […], "shape": …, "start": […], "packing": {…}}, …],
      "root": {"attributes": {…},
               "arrays": {name: {"zarr": {…}, "attributes": {…}, "encoding": {…}}},
-              "groups": {name: {…}}}}
+              "groups": {name: {…}},
+              "unlimited_dims": [name, …]}}
 
 ``zarr`` is the array's ``zarr.json`` without its attributes. Attributes are JSON where JSON says the same; what it
 cannot say (NumPy's scalars and arrays, bytes, numbers that are not finite) is an object with the one key ``$numpy``,
 ``$bytes``, ``$complex`` or ``$mapping``. An encoding has ``start`` and ``packing`` only where it needs them. The
 encoding with number *k* in the table is item *k - 1* of ``encodings``.
+``unlimited_dims`` is left out of groups that know no such dimensions.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -53,11 +55,14 @@ class Node:
         The groups in it, by name.
     attributes
         Its attributes.
+    unlimited_dims
+        Its dimensions that may grow; ``None`` where there is no such thing.
     """
 
     arrays: Mapping[str, ArrayMetadata]
     groups: Mapping[str, Node]
     attributes: Mapping[str, Any]
+    unlimited_dims: Collection[str] | None = None
 
     def walk_arrays(self, path: str = "") -> Iterator[tuple[str, ArrayMetadata]]:
         """Iterate over all arrays, with their paths."""
@@ -149,7 +154,8 @@ def encoding_key(encoding: ChunkEncoding, path: str) -> str:
 
 def _node_of(group: ManifestGroup) -> Node:
     arrays = {name: array.metadata for name, array in group.arrays.items()}
-    return Node(arrays, {name: _node_of(inner) for name, inner in group.groups.items()}, group.attributes)
+    groups = {name: _node_of(inner) for name, inner in group.groups.items()}
+    return Node(arrays, groups, group.attributes, None if group.unlimited_dims is None else {*group.unlimited_dims})
 
 
 @contextmanager
@@ -170,7 +176,8 @@ def _node_to_json(node: Node, path: str) -> dict[str, Any]:
         attributes = _mapping_to_json(node.attributes)
     arrays = {name: _array_to_json(metadata, path + name) for name, metadata in node.arrays.items()}
     groups = {name: _node_to_json(inner, f"{path}{name}/") for name, inner in node.groups.items()}
-    return {"attributes": attributes, "arrays": arrays, "groups": groups}
+    made = {"attributes": attributes, "arrays": arrays, "groups": groups}
+    return made if node.unlimited_dims is None else {**made, "unlimited_dims": sorted(node.unlimited_dims)}
 
 
 def _array_to_json(metadata: ArrayMetadata, path: str) -> dict[str, Any]:
@@ -189,7 +196,12 @@ def _array_to_json(metadata: ArrayMetadata, path: str) -> dict[str, Any]:
 def _node_from_json(entry: Mapping[str, Any], path: str) -> Node:
     arrays = {name: _array_from_json(value, path + name) for name, value in entry["arrays"].items()}
     groups = {name: _node_from_json(value, f"{path}{name}/") for name, value in entry["groups"].items()}
-    return Node(arrays, groups, _mapping_from_json(entry["attributes"]))
+    names = entry.get("unlimited_dims")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise FormatError(
+            f"the unlimited dimensions of {path.rstrip('/') or '/'!r} in the table are no list of names: {names!r}"
+        )
+    return Node(arrays, groups, _mapping_from_json(entry["attributes"]), names)
 
 
 def _array_from_json(entry: Mapping[str, Any], path: str) -> ArrayMetadata:

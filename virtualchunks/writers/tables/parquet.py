@@ -275,7 +275,7 @@ def _pruned(node: Node, wanted: Callable[[str], bool], path: str) -> Node:
     """Return a group with the arrays that are wanted."""
     arrays = {name: metadata for name, metadata in node.arrays.items() if wanted(path + name)}
     groups = {name: _pruned(inner, wanted, f"{path}{name}/") for name, inner in node.groups.items()}
-    return Node(arrays, groups, node.attributes)
+    return Node(arrays, groups, node.attributes, node.unlimited_dims)
 
 
 def _rows(file: Any, kept: Template, own: Template) -> Any:

@@ -234,4 +234,4 @@ def _numbers(columns: Columns, path: str, grid: ChunkGrid) -> Ints:
 def _group(node: Node, manifests: Mapping[str, ChunkManifest], path: str) -> ManifestGroup:
     arrays = {name: ManifestArray(metadata, manifests[path + name]) for name, metadata in node.arrays.items()}
     groups = {name: _group(inner, manifests, f"{path}{name}/") for name, inner in node.groups.items()}
-    return ManifestGroup(arrays, groups, node.attributes)
+    return ManifestGroup(arrays, groups, node.attributes, node.unlimited_dims)

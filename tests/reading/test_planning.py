@@ -181,3 +181,22 @@ def test_a_block_that_is_kept_is_a_hit() -> None:
     np.testing.assert_array_equal(array[0, 0, :4], values[0, 0, :4])
     np.testing.assert_array_equal(array[0, 0, 4:], values[0, 0, 4:])
     assert (store.stats().requests, store.stats().chunks, store.stats().cache_hits) == (1, 2, 1)
+
+
+def test_naming_a_store_looks_at_no_array(range_server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    [array, _] = store_of(range_server).group.arrays.values()
+    store = vc.ManifestStore(vc.ManifestGroup({f"v{number}": array for number in range(300)}))
+    looked: list[str] = []
+    for name in ("manifest", "metadata", "shape", "dtype"):
+        monkeypatch.setattr(vc.ManifestArray, name, property(lambda self, name=name: looked.append(name)))
+    monkeypatch.setattr("virtualchunks.store_keys.ServedArray.__post_init__", lambda self: looked.append("served"))
+
+    async def listed() -> list[str]:
+        return [name async for name in store.list_dir("")]
+
+    assert "300 arrays" in repr(store)
+    assert "300 arrays" in str(store)
+    assert len(store.group) == 300
+    assert len(asyncio.run(listed())) == 301
+    assert store.stats() == ReadStats()
+    assert looked == []

@@ -142,8 +142,8 @@ def place(
     """
     done = np.zeros(len(offsets), dtype=bool)
     for runs, members in _combinations(cuts, places):
-        if len(members) >= FEWEST and all(run is not None for run in runs):
-            known = [run for run in runs if run is not None]
+        known = [run for run in runs if run is not None]
+        if len(known) == len(runs):
             within = tuple(run.within for run in known)
             blocks = layout.blocks(data, offsets[members])[(slice(None), *within)]
             _assign(
@@ -156,13 +156,15 @@ def place(
 
 
 def _combinations(cuts: Sequence[AxisCut], places: Sequence[IntArray]) -> Iterator[tuple[list[Run | None], IntArray]]:
-    """Iterate over the combinations of runs, one of each axis, and the chunks that belong to them."""
+    """Iterate over the combinations of runs, one of each axis, and the chunks of each, unless these are too few."""
     kinds = np.ravel_multi_index(
         [cut.run_of[where] for cut, where in zip(cuts, places, strict=True)], [len(cut.runs) for cut in cuts]
     )
     order = np.argsort(kinds, kind="stable")
     begins = np.flatnonzero(np.diff(kinds[order], prepend=-1))
     for members in np.split(order, begins[1:]):
+        if len(members) < FEWEST:
+            continue
         first = members[0]
         yield [cut.runs[int(cut.run_of[where[first]])] for cut, where in zip(cuts, places, strict=True)], members
 

@@ -35,6 +35,8 @@ from virtualchunks.registry import ObjectStoreRegistry
 OBJECTS_AT_ONCE = 16
 #: Bytes, as they are stored, that are worth the start of a thread that decodes them.
 WORTH_A_THREAD = 256 << 10
+#: Shapes of chunks, in irregular grids, that are told apart to put chunks into place together.
+MOST_SHAPES = 8
 #: Threads that decode.
 DECODING_THREADS = min(8, os.cpu_count() or 1)
 
@@ -160,20 +162,34 @@ class _Reading:
     def place(self, group: Group, members: IntArray, offsets: IntArray, data: memoryview) -> npt.NDArray[np.bool_]:
         """Put chunks of plain elements into place; return which ones are left."""
         left = np.ones(len(members), dtype=bool)
-        grid, records = self.array.metadata.grid, group.records[members]
-        if not grid.is_regular or not grid.ndim:
+        if not self.touched.shape:
             return left
-        for row, encoding in self.encodings(group).items():
-            layout = layout_of(encoding, grid.chunk_shape, self.array.dtype)
-            if layout is None:
-                continue
-            fits = (records["source"] == row) & (records["length"] == layout.nbytes)
-            chosen = np.flatnonzero(fits & (offsets + layout.nbytes <= len(data)))
-            if len(chosen) >= FEWEST:
-                places = np.unravel_index(group.chunks[members[chosen]], self.touched.shape)
-                done = place(self.out, self.touched.cuts, places, layout, data, offsets[chosen])
-                left[chosen[done]] = False
+        records = group.records[members]
+        places = np.unravel_index(group.chunks[members], self.touched.shape)
+        for shape, of_shape in self.shapes(places):
+            for row, encoding in self.encodings(group).items():
+                layout = layout_of(encoding, shape, self.array.dtype)
+                if layout is None:
+                    continue
+                fits = of_shape & (records["source"] == row) & (records["length"] == layout.nbytes)
+                chosen = np.flatnonzero(fits & (offsets + layout.nbytes <= len(data)))
+                if len(chosen) >= FEWEST:
+                    own = [where[chosen] for where in places]
+                    done = place(self.out, self.touched.cuts, own, layout, data, offsets[chosen])
+                    left[chosen[done]] = False
         return left
+
+    def shapes(self, places: Sequence[IntArray]) -> list[tuple[tuple[int, ...], Any]]:
+        """Return the nominal shapes of chunks, and which chunks have each; none where there are too many."""
+        grid = self.array.metadata.grid
+        if grid.is_regular:
+            return [(grid.chunk_shape, True)]
+        axes = zip(grid.axes, self.touched.cuts, places, strict=True)
+        sizes = np.stack([axis.nominal[cut.chunks[where]] for axis, cut, where in axes], axis=1)
+        found, number = np.unique(sizes, axis=0, return_inverse=True)
+        if len(found) > max(MOST_SHAPES, len(sizes) // 16):
+            return []
+        return [(tuple(shape), number.reshape(-1) == i) for i, shape in enumerate(found.tolist())]
 
     def decode(
         self,

@@ -16,6 +16,7 @@ import pytest
 import xarray as xr
 import zarr
 
+import virtualchunks as vc
 from virtualchunks import ArrayMetadata, Axis, ChunkEncoding, ChunkGrid, ChunkManifest, ManifestArray, ManifestGroup
 from virtualchunks.encoding import bytes_codec
 from virtualchunks.errors import (
@@ -645,3 +646,12 @@ def outcome(target: Path) -> str:
         paths = {ref[0] for ref in json.loads(target.read_text())["refs"].values() if isinstance(ref, list)}
     assert len(paths) == 1
     return "new" if paths == {"s3://bucket/new.nc"} else "old"
+
+
+def test_large_coordinates_in_memory_come_back(tmp_path):
+    data = xr.Dataset({"lat": (("y", "x"), np.arange(600_000.0).reshape(600, 1000))})
+    write_kerchunk(data, tmp_path / "refs.json", "json")
+    write_kerchunk(data, tmp_path / "refs.parquet", "parquet")
+    for name in ("refs.json", "refs.parquet"):
+        back = vc.open_virtual_dataset(tmp_path / name, parser="kerchunk", loadable_variables=["lat"])
+        xr.testing.assert_equal(back.reset_coords(), data)

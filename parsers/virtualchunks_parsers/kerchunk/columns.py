@@ -28,7 +28,7 @@ from virtualchunks_parsers.zarr.nodes import StoredArray
 Int64 = npt.NDArray[np.int64]
 
 #: Largest inline chunk, and the most of all inline chunks of a document, in bytes.
-LARGEST_INLINE = 1 << 20
+LARGEST_INLINE = 64 << 20
 MOST_INLINE = 64 << 20
 
 

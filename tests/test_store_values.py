@@ -35,7 +35,7 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.inline import encode_array
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
-from virtualchunks.reading.fetch import fetch
+from virtualchunks.reading.fetch import fetch_each
 from virtualchunks.reading.stamps import local_stamp
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
@@ -288,11 +288,11 @@ def test_an_object_is_asked_once_for_a_whole_selection(shelf: Shelf, monkeypatch
     arrays = [shelf.array(np.arange(20, dtype="i4"), ChunkGrid.regular((20,), (2,)), plain("<i4"))[0] for _ in range(3)]
     asked: list[tuple[str, int]] = []
 
-    def counting(registry: Any, url: str, ranges: Any, stamp: Any = None) -> Any:
-        asked.append((url, len(ranges)))
-        return fetch(registry, url, ranges, stamp)
+    def counting(registry: Any, url: str, offsets: Any, *rest: Any, **options: Any) -> None:
+        asked.append((url, len(offsets)))
+        fetch_each(registry, url, offsets, *rest, **options)
 
-    monkeypatch.setattr("virtualchunks.reading.values.fetch", counting)
+    monkeypatch.setattr("virtualchunks.reading.values.fetch_each", counting)
     joined = np.concatenate(arrays)
     read_values(joined, shelf.registry)
     assert sorted(count for _, count in asked) == [10, 10, 10]

@@ -13,96 +13,32 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+import numpy.typing as npt
 import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.attributes import to_zarr
-from virtualchunks.codecs.pipeline import decode_block
-from virtualchunks.errors import UnsupportedFeatureError
+from virtualchunks.errors import FormatError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup, subgroup
+from virtualchunks.reading.batching import Batcher
 from virtualchunks.reading.blocks import BlockCache
-from virtualchunks.reading.decode import cell_of, encode_cell, placed, row_encoding, transcode
-from virtualchunks.reading.fetch import afetch, fetch
+from virtualchunks.reading.fetch import fetch
+from virtualchunks.reading.planning import ReadPlan, plan_values
+from virtualchunks.reading.tally import ReadStats, Tally
+from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.sources import SourceTable, Stamp
-from virtualchunks.store_keys import DOCUMENT, ChunkKeys, ServedArray, clamp
+from virtualchunks.store_chunks import Reference, part_of
+from virtualchunks.store_keys import DOCUMENT, ChunkKeys, ServedArray
 
 if TYPE_CHECKING:
     import xarray
 
 _RECTILINEAR = "array.rectilinear_chunks"
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """The bytes of one chunk, found and not yet read."""
-
-    served: ServedArray
-    index: tuple[int, ...]
-    sources: SourceTable
-    source: int
-    offset: int
-    length: int
-
-    @property
-    def url(self) -> str:
-        """Where the bytes are; empty where they are in memory."""
-        return self.sources.url(self.source)
-
-    @property
-    def stamp(self) -> Stamp | None:
-        """What is recorded of the object at the URL."""
-        return self.sources.stamp(self.source) or None
-
-    @property
-    def held(self) -> memoryview | None:
-        """The bytes, where they are in memory."""
-        buffer = self.sources.buffer(self.source)
-        return None if buffer is None else memoryview(buffer)[self.offset : self.offset + self.length]
-
-    def wanted(self, request: ByteRequest | None) -> tuple[int, int]:
-        """Return which part of the stored bytes a request on the served ones needs."""
-        if not self.served.transcodes:
-            return clamp(request, self.length)
-        length = self.served.length(self.index)
-        start, stop = clamp(request, sys.maxsize if length is None else length)
-        return (0, self.length) if start < stop else (0, 0)
-
-    def place(self) -> AbstractContextManager[None]:
-        """Return a context that gives errors the place of this chunk."""
-        return placed(
-            url=self.url or None, variable=self.served.path, chunk=self.index, span=(self.offset, self.length)
-        )
-
-    def shared_block(self) -> tuple[Any, ...] | None:
-        """Return a key for the decoded block, where that is several chunks."""
-        if not self.served.shares_blocks:
-            return None
-        metadata = self.served.array.metadata
-        encoding = row_encoding(metadata, self.sources, self.source)
-        shape = metadata.grid.nominal_shape(self.index) if encoding.shape is None else encoding.shape
-        where = self.url or (self.served.path, self.source)
-        return where, self.stamp, self.offset, self.length, encoding.block_key, shape
-
-    def transcoded(self, data: Any, request: ByteRequest | None, blocks: BlockCache, known: Any) -> bytes:
-        """Return the part of the served bytes that is requested, from the bytes as they are stored, or their block."""
-        array, key = self.served.array, self.shared_block()
-        metadata, block = array.metadata, known
-        with self.place():
-            if key is None:
-                return _part(transcode(array, self.index, data), request)
-            encoding = row_encoding(metadata, self.sources, self.source)
-            if block is None:
-                block = decode_block(data, encoding, metadata.grid.nominal_shape(self.index))
-                blocks.put(key, block)
-            return _part(encode_cell(metadata, self.index, cell_of(metadata, encoding, self.index, block)), request)
 
 
 class ManifestStore(Store):
@@ -157,6 +93,8 @@ class ManifestStore(Store):
         self._documents: dict[tuple[str, bool], bytes] = {}
         self._rectilinear: tuple[str, ...] | None = None
         self._blocks = BlockCache()
+        self._tally = Tally()
+        self._batcher = Batcher(self._registry, self._tally)
 
     @property
     def group(self) -> ManifestGroup:
@@ -198,6 +136,48 @@ class ManifestStore(Store):
         """Return a group and those below it as an xarray DataTree of ManifestArrays; see :meth:`to_virtual_dataset`."""
         return subgroup(self._group, group).to_virtual_datatree(registry=self._registry, **options)
 
+    # Reading in bulk
+
+    def read(self, path: str, selection: Any = None) -> npt.NDArray[Any]:
+        """Read a selection of an array as it is referred to, in merged requests and without zarr.
+
+        Parameters
+        ----------
+        path
+            Of the array.
+        selection
+            What to read, as for :func:`~virtualchunks.reading.cuts.cut_axes`; by default everything.
+
+        Raises
+        ------
+        FormatError
+            If there is no such array.
+        ReadError, NotGrantedError, DecodeError
+            As :func:`~virtualchunks.reading.values.read_values`.
+        """
+        return read_values(self._array(path), self._registry, selection, name=path, tally=self._tally)
+
+    def plan(self, path: str, selection: Any = None) -> ReadPlan:
+        """Say what :meth:`read` takes: requests, bytes, objects and chunks. Nothing is read."""
+        return plan_values(self._array(path), self._registry, selection, name=path)
+
+    def stats(self, *, reset: bool = False) -> ReadStats:
+        """Return what this store has read: requests, bytes, chunks and hits of its cache.
+
+        Parameters
+        ----------
+        reset
+            Whether counting begins anew.
+        """
+        return self._tally.stats(reset=reset)
+
+    def _array(self, path: str) -> ManifestArray:
+        folder, _, name = path.rpartition("/")
+        arrays = subgroup(self._group, folder).arrays
+        if name not in arrays:
+            raise FormatError(f"no array {path!r}; known in its group are {_few(list(arrays))}", variable=path)
+        return arrays[name]
+
     # Keys
 
     def _walk(self, key: str) -> tuple[ManifestGroup | ServedArray, str, list[str]]:
@@ -216,21 +196,21 @@ class ManifestStore(Store):
             group = group.groups[part]
         return group, key, []
 
-    def _find(self, key: str) -> bytes | _Reference | None:
+    def _find(self, key: str) -> bytes | Reference | None:
         """Return the document or the reference under a key, ``None`` where there is none."""
         return self._found(*self._walk(key))
 
-    def _found(self, node: ManifestGroup | ServedArray, path: str, rest: list[str]) -> bytes | _Reference | None:
+    def _found(self, node: ManifestGroup | ServedArray, path: str, rest: list[str]) -> bytes | Reference | None:
         """Return what :meth:`_find` does, from where the walk along a key ended."""
         if rest == [DOCUMENT]:
             return self._array_document(node) if isinstance(node, ServedArray) else self._group_document(node, path)
         if not isinstance(node, ServedArray) or not rest:
             return None
-        index = node.find("/".join(rest))
-        if index is None:
+        found = node.record("/".join(rest))
+        if found is None:
             return None
-        sources, source, length, offset = node.array.manifest.record(index)
-        return _Reference(node, index, sources, source, offset, length)
+        index, (sources, source, length, offset) = found
+        return Reference(node, index, sources, source, offset, length)
 
     def _nodes(self, group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestGroup | ServedArray]]:
         """Iterate over a group and all below it."""
@@ -310,15 +290,14 @@ class ManifestStore(Store):
         deferred = isinstance(place[0], ServedArray) and place[0].array.manifest.is_deferred
         found = await asyncio.to_thread(self._found, *place) if deferred else self._found(*place)
         buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
-        if not isinstance(found, _Reference):
-            return None if found is None else buffer.from_bytes(_part(found, byte_range))
+        if not isinstance(found, Reference):
+            return None if found is None else buffer.from_bytes(part_of(found, byte_range))
         start, stop = found.wanted(byte_range)
-        block = self._blocks.get(found.shared_block()) if found.served.shares_blocks else None
+        block = found.known(self._blocks, self._tally)
         data: Any = b"" if found.held is None else found.held[start:stop]
         if found.held is None and start < stop and block is None:
             with found.place():
-                ranges = [(found.offset + start, stop - start)]
-                [data] = await afetch(self._registry, found.url, ranges, found.stamp)
+                data = await self._batcher.get(found.url, found.stamp, found.offset + start, stop - start)
         if found.served.transcodes and start < stop:
             data = await asyncio.to_thread(found.transcoded, data, byte_range, self._blocks, block)
         return buffer.from_bytes(data)
@@ -330,14 +309,15 @@ class ManifestStore(Store):
         self._is_open = True
         found = self._find(key)
         buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
-        if not isinstance(found, _Reference):
-            return None if found is None else buffer.from_bytes(_part(found, byte_range))
+        if not isinstance(found, Reference):
+            return None if found is None else buffer.from_bytes(part_of(found, byte_range))
         start, stop = found.wanted(byte_range)
-        block = self._blocks.get(found.shared_block()) if found.served.shares_blocks else None
+        block = found.known(self._blocks, self._tally)
         data: Any = b"" if found.held is None else found.held[start:stop]
         if found.held is None and start < stop and block is None:
             with found.place():
-                [data] = fetch(self._registry, found.url, [(found.offset + start, stop - start)], found.stamp)
+                ranges = [(found.offset + start, stop - start)]
+                [data] = fetch(self._registry, found.url, ranges, found.stamp, tally=self._tally)
         if found.served.transcodes and start < stop:
             data = found.transcoded(data, byte_range, self._blocks, block)
         return buffer.from_bytes(data)
@@ -493,8 +473,3 @@ def _own_document(group: ManifestGroup) -> dict[str, Any]:
 def _few(names: Sequence[str]) -> str:
     shown = ", ".join(map(repr, names[:5]))
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more arrays"
-
-
-def _part(value: bytes, byte_range: ByteRequest | None) -> bytes:
-    start, stop = clamp(byte_range, len(value))
-    return value if stop - start == len(value) else value[start:stop]

@@ -21,11 +21,13 @@ from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import ManifestError
 from virtualchunks.lifting import encodings_named
 from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.sources import SourceTable, Stamp
 
 #: The key of a metadata document, below the path of its node.
 DOCUMENT = "zarr.json"
 _SEPARATORS = {"default": "/", "v2": "."}
 _LONGEST_NUMBER = 18
+_KEPT_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -212,12 +214,34 @@ class ServedArray:
 
     def find(self, key: str) -> tuple[int, ...] | None:
         """Return the index of the chunk under a key; ``None`` for no such key, and for a missing chunk."""
+        found = self.record(key)
+        return None if found is None else found[0]
+
+    def record(self, key: str) -> tuple[tuple[int, ...], tuple[SourceTable, int, int, int]] | None:
+        """Return the index and the record of the chunk under a key, as :meth:`find` does."""
         manifest = self.array.manifest
         shape = manifest.shape_chunk_grid
         index = self.keys.index(key, len(shape))
-        if index is None or any(i >= n for i, n in zip(index, shape, strict=True)):
+        if index is None:
             return None
-        return index if manifest.record(index)[1] >= 0 else None
+        for number, count in zip(index, shape, strict=True):
+            if number >= count:
+                return None
+        found = manifest.record(index)
+        return (index, found) if found[1] >= 0 else None
+
+    def source(self, sources: SourceTable, row: int) -> tuple[str, Stamp | None]:
+        """Return the URL and the stamp of a row of the source table; those of the last rows asked for are kept."""
+        known = self._rows.get(row)
+        if known is None or known[0] is not sources:
+            if len(self._rows) >= _KEPT_ROWS:
+                self._rows.clear()
+            known = self._rows[row] = sources, sources.url(row), sources.stamp(row) or None
+        return known[1:]
+
+    @cached_property
+    def _rows(self) -> dict[int, tuple[SourceTable, str, Stamp | None]]:
+        return {}
 
     @cached_property
     def _bytes_of_each(self) -> int | None:

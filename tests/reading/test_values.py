@@ -21,7 +21,7 @@ from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.decode import read_chunk_block
-from virtualchunks.reading.fetch import fetch
+from virtualchunks.reading.fetch import fetch, fetch_each
 from virtualchunks.reading.values import chunk_bytes, read_values
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
@@ -274,12 +274,12 @@ def test_a_block_that_is_several_chunks_is_fetched_and_decoded_once(monkeypatch:
         decoded.append(data)
         return decode_block(data, *how)
 
-    def asking(registry: Any, url: str, spans: Any, *stamp: Any) -> Any:
-        asked.append((url, set(spans)))
-        return fetch(registry, url, spans, *stamp)
+    def asking(registry: Any, url: str, offsets: Any, lengths: Any, *rest: Any, **options: Any) -> None:
+        asked.append((url, set(zip(offsets.tolist(), lengths.tolist(), strict=True))))
+        fetch_each(registry, url, offsets, lengths, *rest, **options)
 
     monkeypatch.setattr("virtualchunks.reading.values.decode_block", counting)
-    monkeypatch.setattr("virtualchunks.reading.values.fetch", asking)
+    monkeypatch.setattr("virtualchunks.reading.values.fetch_each", asking)
     np.testing.assert_array_equal(read_values(array, shelf.registry), values)
     assert (len(decoded), len(asked)) == (2 + 8, 2)
     assert sum(len(spans) for _, spans in asked) == 10

@@ -132,7 +132,7 @@ def test_a_store_decodes_a_block_once_for_all_of_its_chunks(tmp_path, monkeypatc
         decoded.append(len(data))
         return decode_block(data, *how)
 
-    monkeypatch.setattr("virtualchunks.store.decode_block", counting)
+    monkeypatch.setattr("virtualchunks.store_chunks.decode_block", counting)
     store = vc.open_virtual_mfdataset(paths).virtual.to_store()
     served = [store.get_sync(f"v/c/{time}/{y}/{x}") for time in range(12) for y in range(2) for x in range(2)]
     assert len(served) == 48

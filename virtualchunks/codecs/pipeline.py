@@ -5,17 +5,31 @@ The one place outside zarr itself where codecs are run. zarr is imported when a 
 
 from __future__ import annotations
 
+import gzip
 import zlib
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.encoding import ChunkEncoding, in_order
+from virtualchunks.encoding import ChunkEncoding, Codec, in_order
 from virtualchunks.errors import DecodeError, MissingDependencyError, UnsupportedFeatureError, VirtualChunksError
 from virtualchunks.metadata import dtype_to_json
+
+#: Compressors that give up Python's lock while they work.
+_UNLOCKED = frozenset({"gzip", "zlib", "zstd", "blosc", "bz2", "lzma", "lz4"})
+#: Codecs from bytes to bytes, called here without a buffer of zarr's for each step: by Python alone, and by numcodecs.
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "gzip": gzip.decompress,
+    "numcodecs.gzip": gzip.decompress,
+    "numcodecs.zlib": zlib.decompress,
+}
+_NUMCODECS = frozenset(
+    {"zstd", "blosc", *(f"numcodecs.{name}" for name in ("zstd", "blosc", "lz4", "lzma", "bz2", "shuffle"))}
+)
+_ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 
 
 def decode_block(data: Any, encoding: ChunkEncoding, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -107,6 +121,17 @@ def check_encoding(encoding: ChunkEncoding, shape: tuple[int, ...]) -> None:
         raise UnsupportedFeatureError(f"the codecs of {encoding!r} cannot be used: {error}") from error
 
 
+def leaves_threads_running(encoding: ChunkEncoding) -> bool:
+    """Return whether other threads run while most of the work of decoding is done.
+
+    Examples
+    --------
+    >>> leaves_threads_running(ChunkEncoding.plain("<f4", [{"name": "gzip", "configuration": {"level": 1}}]))
+    True
+    """
+    return any(codec["name"].removeprefix("numcodecs.") in _UNLOCKED for codec in encoding.codecs)
+
+
 @lru_cache(maxsize=256)
 def _chain(encoding: ChunkEncoding, shape: tuple[int, ...]) -> _Chain:
     return _Chain(encoding, shape)
@@ -134,10 +159,23 @@ class _Chain:
             codec = _codec(document).evolve_from_array_spec(spec)
             self._steps.append((codec, spec))
             spec = codec.resolve_metadata(spec)
+        self._decoding = self._steps[:]
+        self._unpackers: list[Callable[[Any], Any]] = []
+        while self._decoding and (unpack := _unpacker(encoding.codecs[len(self._decoding) - 1], self._decoding[-1][0])):
+            self._unpackers.append(unpack)
+            self._decoding.pop()
+        self._view = _plain_elements(encoding, len(self._decoding)), shape
 
     def decode(self, data: Any) -> npt.NDArray[Any]:
-        value: Any = self._prototype.buffer.from_bytes(data)
-        for codec, spec in reversed(self._steps):
+        value: Any = data
+        for unpack in self._unpackers:
+            value = unpack(value)
+        dtype, shape = self._view
+        if dtype is not None:
+            elements = np.frombuffer(value, dtype=dtype).reshape(shape)
+            return elements if dtype.isnative else elements.astype(dtype.newbyteorder("="))
+        value = self._prototype.buffer.from_bytes(value)
+        for codec, spec in reversed(self._decoding):
             value = _run(codec, "decode", value, spec)
         block: npt.NDArray[Any] = value.as_numpy_array()
         if block.dtype.byteorder not in "=|":
@@ -150,6 +188,47 @@ class _Chain:
             value = _run(codec, "encode", value, spec)
         data: bytes = value.to_bytes()
         return data
+
+
+def _unpacker(document: Codec, codec: Any) -> Callable[[Any], Any] | None:
+    """Return the function with which a codec decodes bytes to bytes, where that needs no buffer of zarr's."""
+    name = document["name"]
+    if not (name in _PLAIN or name in _NUMCODECS) or not type(codec).__module__.startswith("zarr.codecs"):
+        return None
+    if name in _PLAIN:
+        return _PLAIN[name]
+    import numcodecs
+
+    decode: Callable[[Any], Any]
+    if name == "numcodecs.shuffle":
+        decode = partial(_unshuffled, codec.codec_config["elementsize"])
+    else:
+        decode = numcodecs.get_codec(getattr(codec, "codec_config", {"id": name})).decode
+    return decode
+
+
+def _unshuffled(size: int, data: Any) -> Any:
+    """Return bytes in the order of elements, which came as all first bytes, all second bytes and so on."""
+    planes = np.frombuffer(data, dtype=np.uint8)
+    if size <= 1:
+        return planes
+    if planes.size % size:
+        raise ValueError(f"{planes.size} bytes are not shuffled elements of {size} bytes")
+    elements = np.empty((planes.size // size, size), dtype=np.uint8)
+    for place, plane in enumerate(planes.reshape(size, -1)):
+        elements[:, place] = plane
+    return elements.reshape(-1)
+
+
+def _plain_elements(encoding: ChunkEncoding, steps: int) -> np.dtype[Any] | None:
+    """Return the dtype of the stored elements, where the first steps of an encoding do nothing but store these."""
+    document = encoding.codecs[0]
+    order = _ORDERS.get(document.get("configuration", {}).get("endian"))
+    if steps != 1 or document["name"] != "bytes" or encoding.dtype.kind not in "biufcmM":
+        return None
+    if order is None:
+        return encoding.dtype if encoding.dtype.itemsize == 1 else None
+    return encoding.dtype.newbyteorder(order)
 
 
 def _codec(document: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,14 @@ from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.ranges import COALESCING, REMOTE, Coalescing, Plan, plan
 from virtualchunks.reading.requests import Answer, aget, get
 from virtualchunks.reading.stamps import compare
+from virtualchunks.reading.tally import Tally
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 
 #: Local ranges up to this length are read on the event loop itself: handing them to a thread takes longer.
 SHORT = 1 << 20
+#: Bytes that one object's requests hold at the same time, where each is used as it comes.
+IN_FLIGHT = 128 << 20
 Ranges = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
 
 
@@ -34,6 +38,7 @@ def fetch(
     stamp: Stamp | None = None,
     *,
     coalescing: Coalescing | None = None,
+    tally: Tally | None = None,
 ) -> list[memoryview]:
     """Read ranges of one object.
 
@@ -49,6 +54,8 @@ def fetch(
         The recorded stamp of the object; None reads any version, but all ranges of the same one.
     coalescing
         Limits of merging; by default those for the kind of store.
+    tally
+        Where requests are counted.
 
     Returns
     -------
@@ -71,16 +78,18 @@ def fetch(
     >>> [bytes(part) for part in fetch(registry, "memory:///a", [(7, 2), (0, 3)])]
     [b'78', b'012']
     """
-    return first_of(registry.locate_all(url), lambda location: _fetch_at(location, ranges, stamp, coalescing))
+    return first_of(registry.locate_all(url), lambda location: _fetch_at(location, ranges, stamp, coalescing, tally))
 
 
 def _fetch_at(
-    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None, tally: Tally | None
 ) -> list[memoryview]:
     single = _single(ranges)
     if single is not None:
+        _count(tally, int(single[1] > 0), single[1])
         return [_fetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
+    _count(tally, len(todo), todo.nbytes)
     if location.path is not None:
         return _fetch_local(location, todo, stamp)
     answers = _get_all(location, todo, stamp, limits)
@@ -95,12 +104,13 @@ async def afetch(
     stamp: Stamp | None = None,
     *,
     coalescing: Coalescing | None = None,
+    tally: Tally | None = None,
 ) -> list[memoryview]:
     """Read ranges of one object, as :func:`fetch` does, on the running event loop.
 
     Parameters
     ----------
-    registry, url, ranges, stamp, coalescing
+    registry, url, ranges, stamp, coalescing, tally
         As for :func:`fetch`.
 
     Returns
@@ -125,18 +135,22 @@ async def afetch(
     *others, last = registry.locate_all(url)
     for location in others:
         with suppress(SourceUnavailableError):
-            return await _afetch_at(location, ranges, stamp, coalescing)
-    return await _afetch_at(last, ranges, stamp, coalescing)
+            return await _afetch_at(location, ranges, stamp, coalescing, tally)
+    return await _afetch_at(last, ranges, stamp, coalescing, tally)
 
 
 async def _afetch_at(
-    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None, tally: Tally | None
 ) -> list[memoryview]:
     single = _single(ranges)
     if single is not None:
+        _count(tally, int(single[1] > 0), single[1])
         return [await _afetch_one(location, *single, stamp)]
     todo, limits = _prepare(location, ranges, stamp, coalescing)
+    _count(tally, len(todo), todo.nbytes)
     if location.path is not None:
+        if todo.nbytes <= SHORT:
+            return _fetch_local(location, todo, stamp)
         return await asyncio.to_thread(_fetch_local, location, todo, stamp)
     turnstile = asyncio.Semaphore(max(1, limits.concurrency))
 
@@ -179,6 +193,11 @@ def first_of[T](locations: Sequence[Location], ask: Callable[[Location], T]) -> 
         with suppress(SourceUnavailableError):
             return ask(location)
     return ask(last)
+
+
+def _count(tally: Tally | None, requests: int, count: int) -> None:
+    if tally is not None:
+        tally.add(requests=requests, bytes=count)
 
 
 def _single(ranges: Ranges) -> tuple[int, int] | None:
@@ -228,14 +247,119 @@ def _beyond(location: Location, stop: int, size: int) -> ShortReadError:
 def _prepare(
     location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None
 ) -> tuple[Plan, Coalescing]:
-    limits = COALESCING.get(type(location.store).__name__, REMOTE) if coalescing is None else coalescing
     wanted = np.asarray(ranges) if len(ranges) else np.empty((0, 2), dtype=np.int64)
     if wanted.ndim != 2 or wanted.shape[1] != 2:
         raise ManifestError(f"ranges are pairs of offset and length, not an array of shape {wanted.shape}")
-    todo = plan(wanted[:, 0], wanted[:, 1], limits)
+    return prepare(location, wanted[:, 0], wanted[:, 1], stamp, coalescing)
+
+
+def prepare(
+    location: Location,
+    offsets: npt.NDArray[Any],
+    lengths: npt.NDArray[Any],
+    stamp: Stamp | None,
+    coalescing: Coalescing | None = None,
+) -> tuple[Plan, Coalescing]:
+    """Merge ranges of an object as suits its store.
+
+    Parameters
+    ----------
+    location
+        Where the object is.
+    offsets, lengths
+        Of the ranges.
+    stamp
+        Its recorded stamp, if there is one.
+    coalescing
+        Limits of merging; by default those for the kind of store.
+
+    Raises
+    ------
+    ShortReadError
+        If a range ends beyond the object as it was parsed.
+    """
+    limits = COALESCING.get(type(location.store).__name__, REMOTE) if coalescing is None else coalescing
+    todo = plan(offsets, lengths, limits)
     if stamp is not None and stamp.size is not None and len(todo) and int(todo.stops.max()) > stamp.size:
         raise _beyond(location, int(todo.stops.max()), stamp.size)
     return todo, limits
+
+
+def fetch_each(
+    registry: ObjectStoreRegistry,
+    url: str,
+    offsets: npt.NDArray[Any],
+    lengths: npt.NDArray[Any],
+    stamp: Stamp | None,
+    use: Callable[[Plan, int, memoryview], None],
+    *,
+    tally: Tally | None = None,
+) -> None:
+    """Read ranges of one object, and hand over the answer to each merged request as it comes.
+
+    Parameters
+    ----------
+    registry, url, stamp
+        As for :func:`fetch`.
+    offsets, lengths
+        Of the ranges.
+    use
+        What is done with an answer, in the thread that asked: the plan, the number of the request, and its bytes. Where
+        another mirror has to be asked, it is called for all requests again.
+    tally
+        Where requests are counted.
+
+    Raises
+    ------
+    NotGrantedError, SourceUnavailableError, SourceChangedError, ShortReadError
+        As :func:`fetch`.
+    """
+
+    def ask(location: Location) -> None:
+        todo, limits = prepare(location, offsets, lengths, stamp)
+
+        def counted(number: int, data: memoryview) -> None:
+            _count(tally, 1, len(data))
+            use(todo, number, data)
+
+        if location.path is None:
+            _each_remote(location, todo, stamp, limits, counted)
+        else:
+            _each_local(location, todo, stamp, counted)
+
+    first_of(registry.locate_all(url), ask)
+
+
+def _each_local(location: Location, todo: Plan, stamp: Stamp | None, use: Callable[[int, memoryview], None]) -> None:
+    with LocalFile(location) as file:
+        if stamp is not None:
+            file.check(stamp)
+        for number, (start, stop) in enumerate(zip(todo.starts.tolist(), todo.stops.tolist(), strict=True)):
+            use(number, memoryview(file.read(start, stop)))
+        file.check()
+
+
+def _each_remote(
+    location: Location, todo: Plan, stamp: Stamp | None, limits: Coalescing, use: Callable[[int, memoryview], None]
+) -> None:
+    def one(number: int, start: int, stop: int) -> Answer:
+        answer = get(location, start, stop, stamp)
+        use(number, answer.data)
+        return Answer(memoryview(b""), answer.stamp)
+
+    requests = list(zip(range(len(todo)), todo.starts.tolist(), todo.stops.tolist(), strict=True))
+    longest = max((stop - start for _, start, stop in requests), default=0)
+    threads = max(1, min(limits.concurrency, len(requests), IN_FLIGHT // max(1, longest)))
+    if threads == 1:
+        _same_version([one(*request) for request in requests], location)
+        return
+    with ThreadPoolExecutor(threads, "virtualchunks-fetch") as pool:
+        waiting = [pool.submit(one, *request) for request in requests]
+        try:
+            answers = [future.result() for future in waiting]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error, what has not begun is not begun
+    _same_version(answers, location)
 
 
 def _get_all(location: Location, todo: Plan, stamp: Stamp | None, limits: Coalescing) -> list[Answer]:

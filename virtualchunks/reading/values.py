@@ -1,12 +1,13 @@
 """Values: selections of an array of references, read in bulk.
 
-A selection becomes, axis by axis, the chunks that it touches and the elements it takes of each. Their records are
-then one array: grouped by source, fetched with one call per object, decoded and put into place. Missing chunks cost
-nothing.
+The chunks that a selection touches are grouped by object and asked for in merged requests. What a request brings goes
+into place at once: chunks of plain elements all together (:mod:`virtualchunks.reading.placing`), others decoded one by
+one, in several threads where their codecs let threads run. Missing chunks cost nothing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,131 +17,37 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.codecs.pipeline import decode_block
+from virtualchunks.codecs.pipeline import decode_block, leaves_threads_running
 from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import ManifestError
-from virtualchunks.grid import Axis, IntArray
-from virtualchunks.manifest import Records
+from virtualchunks.grid import IntArray
 from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.reading.cuts import selector
 from virtualchunks.reading.decode import cell_of, placed, row_encoding, transcode
-from virtualchunks.reading.fetch import fetch
+from virtualchunks.reading.fetch import fetch, fetch_each
+from virtualchunks.reading.placing import FEWEST, layout_of, place
+from virtualchunks.reading.planning import Group, Touched
+from virtualchunks.reading.ranges import Plan
+from virtualchunks.reading.tally import Tally
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.sources import SourceTable
 
-#: Elements of an axis: consecutive ones at a constant step, or any.
-Places = slice | IntArray
 #: Objects read at the same time.
 OBJECTS_AT_ONCE = 16
-
-
-@dataclass(frozen=True, eq=False)
-class AxisCut:
-    """What a selection takes along one axis, chunk by chunk.
-
-    Attributes
-    ----------
-    chunks
-        Numbers of the chunks touched, each once.
-    within, out
-        For each of them, the elements taken of it and their places in the result.
-    size
-        Elements taken in all.
-    dropped
-        Whether the selection was an integer, so that the axis is not in the result.
-    """
-
-    chunks: IntArray
-    within: Sequence[Places]
-    out: Sequence[Places]
-    size: int
-    dropped: bool = False
-
-    @classmethod
-    def of_range(cls, axis: Axis, start: int, stop: int) -> AxisCut:
-        """Return the cut of consecutive elements."""
-        if stop <= start:
-            return cls(np.empty(0, dtype=np.int64), (), (), 0)
-        chunks = np.arange(axis.locate(start), axis.locate(stop - 1) + 1, dtype=np.int64)
-        begins = axis.starts[chunks]
-        low, high = np.maximum(begins, start), np.minimum(begins + axis.nominal[chunks], stop)
-        within = [slice(a, b) for a, b in zip((low - begins).tolist(), (high - begins).tolist(), strict=True)]
-        out = [slice(a, b) for a, b in zip((low - start).tolist(), (high - start).tolist(), strict=True)]
-        return cls(chunks, within, out, stop - start)
-
-    @classmethod
-    def of_positions(cls, axis: Axis, positions: IntArray, *, dropped: bool = False) -> AxisCut:
-        """Return the cut of elements given one by one, in any order, repeated or not."""
-        if not len(positions):
-            return cls.of_range(axis, 0, 0)
-        chunk = np.searchsorted(axis.starts, positions, side="right") - 1
-        order = np.argsort(chunk, kind="stable")
-        chunks, begins = np.unique(chunk[order], return_index=True)
-        parts = np.split(order, begins[1:])
-        within = [_places(positions[part] - axis.starts[number]) for part, number in zip(parts, chunks, strict=True)]
-        return cls(chunks.astype(np.int64), within, [_places(part) for part in parts], len(positions), dropped)
-
-
-def _places(positions: IntArray) -> Places:
-    """Return positions as a slice where their step is constant."""
-    if len(positions) == 1:
-        return slice(int(positions[0]), int(positions[0]) + 1)
-    step = int(positions[1] - positions[0])
-    if step == 0 or bool((np.diff(positions) != step).any()):
-        return positions
-    stop = int(positions[-1]) + (1 if step > 0 else -1)
-    return slice(int(positions[0]), stop if stop >= 0 else None, step)
-
-
-def cut_axes(array: ManifestArray, selection: Any) -> list[AxisCut]:
-    """Return what a selection takes along each axis.
-
-    Parameters
-    ----------
-    array
-        The array.
-    selection
-        ``None`` for everything; otherwise integers, slices with any step, masks and integer arrays, one per axis, an
-        ellipsis among them. Arrays select orthogonally.
-
-    Raises
-    ------
-    IndexError
-        If it is out of range or of another kind.
-    """
-    entries = [] if selection is None else list(selection) if isinstance(selection, tuple) else [selection]
-    dots = [place for place, entry in enumerate(entries) if entry is Ellipsis]
-    if len(dots) > 1 or len(entries) - len(dots) > array.ndim:
-        raise IndexError(f"cannot select {selection!r} from an array of {array.ndim} dimensions")
-    rest = [slice(None)] * (array.ndim - len(entries) + len(dots))
-    place = dots[0] if dots else len(entries)
-    full = [*entries[:place], *rest, *entries[place + 1 :]]
-    return [
-        _cut(axis, entry, number)
-        for number, (axis, entry) in enumerate(zip(array.metadata.grid.axes, full, strict=True))
-    ]
-
-
-def _cut(axis: Axis, entry: Any, number: int) -> AxisCut:
-    if isinstance(entry, slice):
-        start, stop, step = entry.indices(axis.size)
-        if step == 1:
-            return AxisCut.of_range(axis, start, stop)
-        return AxisCut.of_positions(axis, np.arange(start, stop, step, dtype=np.int64))
-    positions = np.asarray(entry)
-    if positions.dtype.kind == "b" and positions.shape == (axis.size,):
-        return AxisCut.of_positions(axis, np.flatnonzero(positions))
-    if positions.ndim > 1 or (positions.dtype.kind not in "iu" and positions.size):
-        raise IndexError(f"cannot select {entry!r} along axis {number}; use integers, slices, masks or integer arrays")
-    flat = positions.reshape(-1).astype(np.int64)
-    if flat.size and not (-axis.size <= flat.min() and flat.max() < axis.size):
-        raise IndexError(
-            f"a selection along axis {number}, of length {axis.size}, is out of range: {flat.min()} to {flat.max()}"
-        )
-    return AxisCut.of_positions(axis, np.where(flat < 0, flat + axis.size, flat), dropped=positions.ndim == 0)
+#: Bytes, as they are stored, that are worth the start of a thread that decodes them.
+WORTH_A_THREAD = 256 << 10
+#: Shapes of chunks, in irregular grids, that are told apart to put chunks into place together.
+MOST_SHAPES = 8
+#: Threads that decode.
+DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 
 def read_values(
-    array: ManifestArray, registry: ObjectStoreRegistry, selection: Any = None, *, name: str | None = None
+    array: ManifestArray,
+    registry: ObjectStoreRegistry,
+    selection: Any = None,
+    *,
+    name: str | None = None,
+    tally: Tally | None = None,
 ) -> npt.NDArray[Any]:
     """Read the values of a selection of an array.
 
@@ -151,9 +58,11 @@ def read_values(
     registry
         Which must grant its URLs.
     selection
-        What to read, as for :func:`cut_axes`; by default everything.
+        What to read, as for :func:`~virtualchunks.reading.cuts.cut_axes`; by default everything.
     name
         What errors call the array.
+    tally
+        Where requests, bytes and chunks are counted.
 
     Returns
     -------
@@ -178,18 +87,15 @@ def read_values(
     >>> read_values(array, ObjectStoreRegistry(), slice(None, None, -1)).tolist()
     [3, 2, 1, 0]
     """
-    cuts = cut_axes(array, selection)
-    manifest = array.manifest.select([cut.chunks for cut in cuts])
-    records = manifest.records
-    flat = np.atleast_1d(records).reshape(-1)
-    shape = tuple(cut.size for cut in cuts)
-    complete = bool((flat["source"] >= 0).all())
+    touched = Touched.by(array, selection)
+    complete = bool((touched.records["source"] >= 0).all())
     out = (
-        np.empty(shape, dtype=array.dtype) if complete else np.full(shape, array.metadata.fill_value, dtype=array.dtype)
+        np.empty(touched.size, dtype=array.dtype)
+        if complete
+        else np.full(touched.size, array.metadata.fill_value, dtype=array.dtype)
     )
-    reading = _Reading(array, cuts, flat, manifest.sources, records.shape, out, registry, name)
-    reading.run()
-    return out.reshape(tuple(cut.size for cut in cuts if not cut.dropped))
+    _Reading(array, touched, out, registry, name, tally).run()
+    return out.reshape(tuple(cut.size for cut in touched.cuts if not cut.dropped))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,88 +103,133 @@ class _Reading:
     """One call of :func:`read_values`: the chunks touched, and where their values go."""
 
     array: ManifestArray
-    cuts: Sequence[AxisCut]
-    records: Records
-    sources: SourceTable
-    shape: tuple[int, ...]
+    touched: Touched
     out: npt.NDArray[Any]
     registry: ObjectStoreRegistry
     name: str | None
+    tally: Tally | None
 
     def run(self) -> None:
         """Read everything: chunks in memory first, then object by object."""
-        source = self.records["source"]
-        order = np.argsort(source, kind="stable")
-        order = order[source[order] >= 0]
-        rows, begins = np.unique(source[order], return_index=True)
-        groups = list(zip(rows.tolist(), np.split(order, begins[1:]), strict=True)) if len(rows) else []
-        held = self.sources.buffer
-        for row, chunks in groups:
-            if held(row) is not None:
-                self.take(row, chunks)
-        distant = self.by_object([group for group in groups if held(group[0]) is None])
-        _for_each(lambda group: self.take(*group), distant)
+        held, distant = self.touched.groups()
+        for group in held:
+            buffer = memoryview(self.touched.sources.buffer(group.row) or b"")
+            self.use(group, np.arange(len(group.chunks)), group.records["offset"].astype(np.int64), buffer)
+        _for_each(self.fetch, distant)
 
-    def take(self, row: int, chunks: IntArray) -> None:
-        """Read chunks of one object, in the order of their places in it, each distinct block decoded once.
+    def fetch(self, group: Group) -> None:
+        """Read the chunks of one object."""
+        sources = self.touched.sources
+        url = sources.url(group.row)
+        chunk = self.indices(group.chunks)[0] if len(group.chunks) == 1 else None
+        offsets, lengths = group.records["offset"].astype(np.int64), group.records["length"].astype(np.int64)
+        full, empty = np.flatnonzero(lengths > 0), np.flatnonzero(lengths == 0)
 
-        Parameters
-        ----------
-        row
-            A source row of the object.
-        chunks
-            Numbers of the chunks among those touched; their sources may differ in their encodings.
-        """
-        records = self.records[chunks]
-        sequence = np.lexsort((records["source"], records["length"], records["offset"]))
-        records = records[sequence]
-        spans = list(zip(records["offset"].tolist(), records["length"].tolist(), strict=True))
-        places = self.places(chunks[sequence])
-        indices = [self.index(place) for place in places]
-        rows = records["source"].tolist()
-        encodings = {number: row_encoding(self.array.metadata, self.sources, number) for number in set(rows)}
-        blocks = Blocks(self.array.metadata)
-        url = self.sources.url(row) or None
-        fetched = self.fetch(row, spans, indices)
-        for place, index, span, number, data in zip(places, indices, spans, rows, fetched, strict=True):
+        def use(todo: Plan, number: int, data: memoryview) -> None:
+            first, last = np.searchsorted(todo.request[full], [number, number + 1])
+            members = full[first:last]
+            self.use(group, members, todo.within[members], data)
+
+        with placed(url=url, variable=self.name, chunk=chunk):
+            fetch_each(self.registry, url, offsets, lengths, sources.stamp(group.row) or None, use, tally=self.tally)
+        self.use(group, empty, np.zeros(len(empty), dtype=np.int64), memoryview(b""))
+        if self.tally is not None:
+            self.tally.add(chunks=len(group.chunks))
+
+    def use(self, group: Group, members: IntArray, offsets: IntArray, data: memoryview) -> None:
+        """Put chunks of a group into place, which begin at ascending offsets of some bytes."""
+        if len(members) >= FEWEST:
+            left = self.place(group, members, offsets, data)
+            members, offsets = members[left], offsets[left]
+        if not len(members):
+            return
+        encodings = self.encodings(group)
+        threads = min(DECODING_THREADS, len(members), int(len(data) // WORTH_A_THREAD))
+        if threads < 2 or self.out.dtype.kind in "OT" or not all(map(leaves_threads_running, encodings.values())):
+            self.decode(group, encodings, members, offsets, data)
+            return
+        spans = group.records[["offset", "length"]][members]
+        heads = np.flatnonzero(np.append(True, spans[1:] != spans[:-1]))
+        cuts = np.unique(heads[np.linspace(0, len(heads), 4 * threads, endpoint=False).astype(np.int64)])[1:]
+        parts = list(zip(np.split(members, cuts), np.split(offsets, cuts), strict=True))
+        _for_each(lambda part: self.decode(group, encodings, *part, data), parts, threads)
+
+    def encodings(self, group: Group) -> dict[int, ChunkEncoding]:
+        """Return the encoding of each source row of a group."""
+        rows = [group.row] if self.touched.sources.encoding_ids is None else np.unique(group.records["source"]).tolist()
+        return {row: row_encoding(self.array.metadata, self.touched.sources, row) for row in rows}
+
+    def place(self, group: Group, members: IntArray, offsets: IntArray, data: memoryview) -> npt.NDArray[np.bool_]:
+        """Put chunks of plain elements into place; return which ones are left."""
+        left = np.ones(len(members), dtype=bool)
+        if not self.touched.shape:
+            return left
+        records = group.records[members]
+        places = np.unravel_index(group.chunks[members], self.touched.shape)
+        for shape, of_shape in self.shapes(places):
+            for row, encoding in self.encodings(group).items():
+                layout = layout_of(encoding, shape, self.array.dtype)
+                if layout is None:
+                    continue
+                fits = of_shape & (records["source"] == row) & (records["length"] == layout.nbytes)
+                chosen = np.flatnonzero(fits & (offsets + layout.nbytes <= len(data)))
+                if len(chosen) >= FEWEST:
+                    own = [where[chosen] for where in places]
+                    done = place(self.out, self.touched.cuts, own, layout, data, offsets[chosen])
+                    left[chosen[done]] = False
+        return left
+
+    def shapes(self, places: Sequence[IntArray]) -> list[tuple[tuple[int, ...], Any]]:
+        """Return the nominal shapes of chunks, and which chunks have each; none where there are too many."""
+        grid = self.array.metadata.grid
+        if grid.is_regular:
+            return [(grid.chunk_shape, True)]
+        axes = zip(grid.axes, self.touched.cuts, places, strict=True)
+        sizes = np.stack([axis.nominal[cut.chunks[where]] for axis, cut, where in axes], axis=1)
+        found, number = np.unique(sizes, axis=0, return_inverse=True)
+        if len(found) > max(MOST_SHAPES, len(sizes) // 16):
+            return []
+        return [(tuple(shape), number.reshape(-1) == i) for i, shape in enumerate(found.tolist())]
+
+    def decode(
+        self,
+        group: Group,
+        encodings: dict[int, ChunkEncoding],
+        members: IntArray,
+        offsets: IntArray,
+        data: memoryview,
+    ) -> None:
+        """Decode chunks one by one and put them into place, each distinct block decoded once."""
+        records, url = group.records[members], self.touched.sources.url(group.row) or None
+        blocks, chunks = Blocks(self.array.metadata), group.chunks[members]
+        places, indices = self.places(chunks), self.indices(chunks)
+        rows = [group.row] * len(members) if len(encodings) == 1 else records["source"].tolist()
+        spans = zip(records["offset"].tolist(), records["length"].tolist(), strict=True)
+        for where, index, span, row, start in zip(places, indices, spans, rows, offsets.tolist(), strict=True):
             with placed(url=url, variable=self.name, chunk=index, span=span):
-                cell = blocks.cell(encodings[number], index, span, data)
-            self.put(place, cell)
-
-    def by_object(self, groups: list[tuple[int, IntArray]]) -> list[tuple[int, IntArray]]:
-        """Join the chunks of sources that differ in nothing but their encodings, if one block may be several chunks."""
-        sources = self.sources
-        if all(encoding.start is None for encoding in sources.encodings):
-            return groups
-        joined: dict[Any, list[tuple[int, IntArray]]] = {}
-        for row, chunks in groups:
-            joined.setdefault((sources.url(row), sources.stamp(row)), []).append((row, chunks))
-        return [(parts[0][0], np.concatenate([chunks for _, chunks in parts])) for parts in joined.values()]
+                cell = blocks.cell(encodings[row], index, span, data[start : start + span[1]])
+            self.put(where, cell)
 
     def places(self, chunks: IntArray) -> list[tuple[int, ...]]:
         """Return where chunks are among those touched, axis by axis."""
-        if not self.shape:
-            return [()]
-        return list(zip(*(axis.tolist() for axis in np.unravel_index(chunks, self.shape)), strict=True))
+        if not self.touched.shape:
+            return [()] * len(chunks)
+        return list(zip(*(axis.tolist() for axis in np.unravel_index(chunks, self.touched.shape)), strict=True))
 
-    def index(self, place: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the index of a chunk in the grid of the whole array."""
-        return tuple(int(cut.chunks[i]) for cut, i in zip(self.cuts, place, strict=True))
-
-    def fetch(self, row: int, spans: list[tuple[int, int]], indices: list[tuple[int, ...]]) -> Sequence[Any]:
-        """Return the bytes of chunks of one source."""
-        sources = self.sources
-        buffer = sources.buffer(row)
-        if buffer is not None:
-            return [memoryview(buffer)[offset : offset + length] for offset, length in spans]
-        with placed(url=sources.url(row), variable=self.name, chunk=indices[0] if len(indices) == 1 else None):
-            return fetch(self.registry, sources.url(row), spans, sources.stamp(row) or None)
+    def indices(self, chunks: IntArray) -> list[tuple[int, ...]]:
+        """Return the indices of chunks in the grid of the whole array."""
+        if not self.touched.shape:
+            return [()] * len(chunks)
+        places = np.unravel_index(chunks, self.touched.shape)
+        columns = (cut.chunks[where].tolist() for cut, where in zip(self.touched.cuts, places, strict=True))
+        return list(zip(*columns, strict=True))
 
     def put(self, place: tuple[int, ...], block: npt.NDArray[Any]) -> None:
         """Write the elements selected of one cell into the result."""
-        within = [cut.within[i] for cut, i in zip(self.cuts, place, strict=True)]
-        out = [cut.out[i] for cut, i in zip(self.cuts, place, strict=True)]
-        self.out[_selector(out, self.out.shape)] = block[_selector(within, block.shape)]
+        cuts = self.touched.cuts
+        within = [cut.within[i] for cut, i in zip(cuts, place, strict=True)]
+        out = [cut.places[i] for cut, i in zip(cuts, place, strict=True)]
+        self.out[selector(out, self.out.shape)] = block[selector(within, block.shape)]
 
 
 class Blocks:
@@ -286,42 +237,38 @@ class Blocks:
 
     def __init__(self, metadata: ArrayMetadata) -> None:
         self._metadata = metadata
+        self._nominal = metadata.grid.chunk_shape if metadata.grid.is_regular else None
         self._block: tuple[Any, Any] = (None, None)
         self._cell: tuple[Any, Any] = (None, None)
 
     def cell(
         self, encoding: ChunkEncoding, index: tuple[int, ...], span: tuple[int, int], data: Any
     ) -> npt.NDArray[Any]:
-        """Return the cell of a chunk."""
+        """Return the cell of a chunk, or a block that begins with it."""
         grid = self._metadata.grid
-        shape = grid.nominal_shape(index)
+        shape = self._nominal if self._nominal is not None else grid.nominal_shape(index)
         key = span, encoding.block_key, shape if encoding.shape is None else encoding.shape
-        place = key, encoding, grid.cell_shape(index)
+        if key != self._block[0]:
+            self._block = key, decode_block(data, encoding, shape)
+            self._cell = None, None
+        block: npt.NDArray[Any] = self._block[1]
+        simple = encoding.packing is None and encoding.start is None and encoding.shape is None
+        if simple and block.dtype == self._metadata.dtype:
+            return block
+        place = encoding, grid.cell_shape(index)
         if place != self._cell[0]:
-            if key != self._block[0]:
-                self._block = key, decode_block(data, encoding, shape)
-            self._cell = place, cell_of(self._metadata, encoding, index, self._block[1])
+            self._cell = place, cell_of(self._metadata, encoding, index, block)
         cell: npt.NDArray[Any] = self._cell[1]
         return cell
 
 
-def _selector(places: Sequence[Places], shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Return an orthogonal selection in the form that NumPy takes for one."""
-    if all(isinstance(place, slice) for place in places):
-        return tuple(places)
-    arrays = [
-        np.arange(size)[place] if isinstance(place, slice) else place for place, size in zip(places, shape, strict=True)
-    ]
-    return np.ix_(*arrays)
-
-
-def _for_each(action: Callable[[Any], None], items: Sequence[Any]) -> None:
+def _for_each[T](action: Callable[[T], None], items: Sequence[T], threads: int = OBJECTS_AT_ONCE) -> None:
     """Do something for each item, several at a time, in threads that live for this call only."""
     if len(items) <= 1:
         for item in items:
             action(item)
         return
-    with ThreadPoolExecutor(min(OBJECTS_AT_ONCE, len(items)), "virtualchunks-read") as pool:
+    with ThreadPoolExecutor(min(threads, len(items)), "virtualchunks-read") as pool:
         waiting = [pool.submit(action, item) for item in items]
         try:
             for future in waiting:

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import numpy as np
@@ -178,15 +179,18 @@ class DeferredManifest(ChunkManifest):
         return ChunkManifest._trusted(flat[start : start + self._loader.size], self._sources)
 
     def _load_own(self, numbers: Sequence[int], made: Sequence[Future[ChunkManifest]]) -> None:
-        try:
-            loaded = self._loader.load(numbers)
-        except BaseException as error:
+        def failed(kind: object, error: BaseException | None, trace: object) -> None:
+            if error is None:
+                return
             with self._lock:  # whoever asks next tries again
                 for number in numbers:
                     self._parts.pop(number, None)
             for part in made:
                 part.set_exception(error)
-            raise
+
+        with ExitStack() as stack:
+            stack.push(failed)
+            loaded = self._loader.load(numbers)
         for part, manifest in zip(made, loaded, strict=True):
             part.set_result(manifest)
 

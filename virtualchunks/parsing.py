@@ -220,7 +220,7 @@ def _loaded(name: str, entry: importlib.metadata.EntryPoint) -> type[Parser]:
         raise MissingDependencyError(
             f"{_who(name, entry)} needs {error.name}, which is not installed: {_how_to_install(entry, error.name)}"
         ) from error
-    except Exception as error:
+    except Exception as error:  # boundary to other distributions: importing them runs what they like
         raise MissingDependencyError(
             f"{_who(name, entry)} cannot be loaded from {entry.value}, which it names: {type(error).__name__}: {error}"
         ) from error

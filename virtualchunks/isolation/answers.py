@@ -120,7 +120,7 @@ def loads(data: bytes) -> Parsed | Failed:
         found = _Reader(io.BytesIO(data)).load()
     except VirtualChunksError:
         raise
-    except Exception as error:
+    except Exception as error:  # boundary to a process that read hostile bytes: its pickle may do anything
         raise ParserCrashedError(f"a parser in a process of its own gave no proper answer: {error!r}") from error
     if not isinstance(found, Failed) and not (isinstance(found, Parsed) and isinstance(found.group, ManifestGroup)):
         raise ParserCrashedError(f"a parser in a process of its own answered with a {type(found).__name__}")

@@ -162,10 +162,9 @@ async def _afetch_at(
     tasks = [asyncio.ensure_future(one(start, stop)) for start, stop in requests]
     try:
         answers = await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
+    finally:
+        for task in tasks:  # where one failed: those that are done are left alone
             task.cancel()
-        raise
     _same_version(answers, location)
     return todo.slices([answer.data for answer in answers])
 

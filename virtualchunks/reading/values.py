@@ -273,9 +273,8 @@ def _for_each[T](action: Callable[[T], None], items: Sequence[T], threads: int =
         try:
             for future in waiting:
                 future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where one failed, the rest need not begin
 
 
 def chunk_bytes(

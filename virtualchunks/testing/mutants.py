@@ -17,6 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -281,12 +282,16 @@ def try_mutants(
         None: an answer at all means that nothing failed.
     """
     suite = _load(file, module, name)()
-    try:
+    with ExitStack() as stack:
+        stack.push(_shown)
         suite._try_mutants({label: Path(path) for label, path in files.items()}, Path(folder), first, unknown)
-    except BaseException:
-        traceback.print_exc()
-        raise
     return b""
+
+
+def _shown(kind: object, error: BaseException | None, trace: object) -> None:
+    """Print what went wrong: the answer to the parent process has room for one line."""
+    if error is not None:
+        traceback.print_exception(error)
 
 
 def _load(file: str, module: str, name: str) -> type[MutantTests]:

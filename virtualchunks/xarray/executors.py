@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -46,18 +46,19 @@ def run_over[Result](
                 return [
                     _named(describe, item, future.result, advance) for item, future in zip(items, futures, strict=True)
                 ]
-            except BaseException:
-                for future in futures:
+            finally:
+                for future in futures:  # where one failed: those that are done are left alone
                     future.cancel()
-                raise
 
 
 def _named[Result](describe: str, item: str, call: Callable[[], Result], advance: Callable[[], Any]) -> Result:
-    try:
+    def note(kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            error.add_note(f"while {describe} {item}")
+
+    with ExitStack() as stack:
+        stack.push(note)
         result = call()
-    except Exception as error:
-        error.add_note(f"while {describe} {item}")
-        raise
     advance()
     return result
 

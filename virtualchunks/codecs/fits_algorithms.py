@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.errors import DecodeError, MissingDependencyError
+from virtualchunks.dependencies import required
+from virtualchunks.errors import DecodeError
 
 Block = npt.NDArray[Any]
 #: Bytes and number of pixels of a tile, and the algorithm's parameters, to the pixels.
@@ -37,13 +38,7 @@ def imagecodecs() -> Any:
     MissingDependencyError
         If it is not installed.
     """
-    try:
-        import imagecodecs as module
-    except ImportError as error:
-        raise MissingDependencyError(
-            "tile-compressed FITS images need imagecodecs: pip install 'virtualchunks[fits]'"
-        ) from error
-    return module
+    return required("tile-compressed FITS images need imagecodecs", "fits", "imagecodecs")
 
 
 def decompress(data: bytes, algorithm: str, count: int, parameters: Mapping[str, int]) -> Block:

@@ -38,6 +38,7 @@ from virtualchunks.codecs.tiff_samples import (
     VOID,
     sample_dtype,
 )
+from virtualchunks.dependencies import required
 from virtualchunks.errors import DecodeError, FormatError, MissingDependencyError, UnsupportedFeatureError
 
 if TYPE_CHECKING:
@@ -378,10 +379,5 @@ def imagecodecs() -> ModuleType:
     MissingDependencyError
         If it is not installed.
     """
-    try:
-        import imagecodecs as library
-    except ImportError as error:
-        raise MissingDependencyError(
-            "decoding this TIFF compression needs imagecodecs: pip install 'virtualchunks[tiff]'"
-        ) from error
+    library: ModuleType = required("decoding this TIFF compression needs imagecodecs", "tiff", "imagecodecs")
     return library

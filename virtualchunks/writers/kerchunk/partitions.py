@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.errors import MissingDependencyError
+from virtualchunks.dependencies import required
 from virtualchunks.manifest import Records
 from virtualchunks.writers.kerchunk.references import ArrayReferences
 from virtualchunks.writers.layout import Block
@@ -27,12 +27,7 @@ def pyarrow_of() -> Any:
     MissingDependencyError
         If it is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError("writing Parquet needs pyarrow: pip install 'virtualchunks[parquet]'") from error
-    return pyarrow
+    return required("writing Parquet needs pyarrow", "parquet", "pyarrow", "pyarrow.parquet")
 
 
 def partition_name(path: str, number: int) -> str:

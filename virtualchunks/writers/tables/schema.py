@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from virtualchunks.errors import MissingDependencyError
+from virtualchunks.dependencies import required
 from virtualchunks.writers.tables.documents import KEY
 
 ARRAY, KIND, PATH, OFFSET, LENGTH, BYTES = "array", "kind", "path", "offset", "length", "bytes"
@@ -53,14 +53,7 @@ def pyarrow() -> Any:
     MissingDependencyError
         If it is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.compute
-    except ImportError as error:
-        raise MissingDependencyError(
-            "tables of references need pyarrow: pip install 'virtualchunks[parquet]'"
-        ) from error
-    return pyarrow
+    return required("tables of references need pyarrow", "parquet", "pyarrow", "pyarrow.compute")
 
 
 def schema(rank: int, document: str) -> Any:

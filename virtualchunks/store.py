@@ -25,15 +25,12 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import FormatError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup, subgroup
-from virtualchunks.reading.batching import Batcher
-from virtualchunks.reading.blocks import BlockCache
-from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.planning import ReadPlan, plan_values
-from virtualchunks.reading.tally import ReadStats, Tally
+from virtualchunks.reading.tally import ReadStats
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.store_chunks import Reference, part_of
-from virtualchunks.store_keys import DOCUMENT, ChunkKeys, ServedArray
+from virtualchunks.store_chunks import ChunkServer, part_of
+from virtualchunks.store_keys import DOCUMENT, ChunkKeys, Reference, ServedArray
 
 if TYPE_CHECKING:
     import xarray
@@ -92,9 +89,8 @@ class ManifestStore(Store):
         self._served: dict[str, ServedArray] = {}
         self._documents: dict[tuple[str, bool], bytes] = {}
         self._rectilinear: tuple[str, ...] | None = None
-        self._blocks = BlockCache()
-        self._tally = Tally()
-        self._batcher = Batcher(self._registry, self._tally)
+        self._last: tuple[str, ServedArray | None] = ("/", None)
+        self._chunks = ChunkServer(self._registry)
 
     @property
     def group(self) -> ManifestGroup:
@@ -155,7 +151,7 @@ class ManifestStore(Store):
         ReadError, NotGrantedError, DecodeError
             As :func:`~virtualchunks.reading.values.read_values`.
         """
-        return read_values(self._array(path), self._registry, selection, name=path, tally=self._tally)
+        return read_values(self._array(path), self._registry, selection, name=path, tally=self._chunks.tally)
 
     def plan(self, path: str, selection: Any = None) -> ReadPlan:
         """Say what :meth:`read` takes: requests, bytes, objects and chunks. Nothing is read."""
@@ -169,7 +165,7 @@ class ManifestStore(Store):
         reset
             Whether counting begins anew.
         """
-        return self._tally.stats(reset=reset)
+        return self._chunks.tally.stats(reset=reset)
 
     def _array(self, path: str) -> ManifestArray:
         folder, _, name = path.rpartition("/")
@@ -198,19 +194,22 @@ class ManifestStore(Store):
 
     def _find(self, key: str) -> bytes | Reference | None:
         """Return the document or the reference under a key, ``None`` where there is none."""
-        return self._found(*self._walk(key))
-
-    def _found(self, node: ManifestGroup | ServedArray, path: str, rest: list[str]) -> bytes | Reference | None:
-        """Return what :meth:`_find` does, from where the walk along a key ended."""
+        prefix, served = self._last
+        if served is not None and key.startswith(prefix) and not key.endswith(DOCUMENT):
+            return served.spelled(key[len(prefix) :])
+        node, path, rest = self._walk(key)
         if rest == [DOCUMENT]:
             return self._array_document(node) if isinstance(node, ServedArray) else self._group_document(node, path)
         if not isinstance(node, ServedArray) or not rest:
             return None
-        found = node.record("/".join(rest))
-        if found is None:
-            return None
-        index, (sources, source, length, offset) = found
-        return Reference(node, index, sources, source, offset, length)
+        self._last = node.prefix, node
+        return node.reference("/".join(rest))
+
+    def _is_deferred(self, key: str) -> bool:
+        """Return whether finding a chunk may take the loading of its record."""
+        prefix, served = self._last
+        node = served if key.startswith(prefix) else self._walk(key)[0]
+        return isinstance(node, ServedArray) and node.array.manifest.is_deferred
 
     def _nodes(self, group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestGroup | ServedArray]]:
         """Iterate over a group and all below it."""
@@ -286,21 +285,12 @@ class ManifestStore(Store):
             If a chunk that must be decoded does not.
         """
         self._is_open = True
-        place = self._walk(key)
-        deferred = isinstance(place[0], ServedArray) and place[0].array.manifest.is_deferred
-        found = await asyncio.to_thread(self._found, *place) if deferred else self._found(*place)
-        buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
-        if not isinstance(found, Reference):
-            return None if found is None else buffer.from_bytes(part_of(found, byte_range))
-        start, stop = found.wanted(byte_range)
-        block = found.known(self._blocks, self._tally)
-        data: Any = b"" if found.held is None else found.held[start:stop]
-        if found.held is None and start < stop and block is None:
-            with found.place():
-                data = await self._batcher.get(found.url, found.stamp, found.offset + start, stop - start)
-        if found.served.transcodes and start < stop:
-            data = await asyncio.to_thread(found.transcoded, data, byte_range, self._blocks, block)
-        return buffer.from_bytes(data)
+        found = await asyncio.to_thread(self._find, key) if self._is_deferred(key) else self._find(key)
+        if isinstance(found, Reference):
+            found = await self._chunks.aserve(found, byte_range)
+        elif found is not None:
+            found = part_of(found, byte_range)
+        return _buffer(found, prototype)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -308,19 +298,16 @@ class ManifestStore(Store):
         """Return what :meth:`get` does, without an event loop."""
         self._is_open = True
         found = self._find(key)
-        buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
-        if not isinstance(found, Reference):
-            return None if found is None else buffer.from_bytes(part_of(found, byte_range))
-        start, stop = found.wanted(byte_range)
-        block = found.known(self._blocks, self._tally)
-        data: Any = b"" if found.held is None else found.held[start:stop]
-        if found.held is None and start < stop and block is None:
-            with found.place():
-                ranges = [(found.offset + start, stop - start)]
-                [data] = fetch(self._registry, found.url, ranges, found.stamp, tally=self._tally)
-        if found.served.transcodes and start < stop:
-            data = found.transcoded(data, byte_range, self._blocks, block)
-        return buffer.from_bytes(data)
+        if isinstance(found, Reference):
+            found = self._chunks.serve(found, byte_range)
+        elif found is not None:
+            found = part_of(found, byte_range)
+        return _buffer(found, prototype)
+
+    def close(self) -> None:
+        """Let go of the files that are open; whoever reads after that opens them again."""
+        self._chunks.reader.close()
+        super().close()
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -464,6 +451,12 @@ def _rebuild(
     cls: type[ManifestStore], group: ManifestGroup, registry: ObjectStoreRegistry, keys: ChunkKeys
 ) -> ManifestStore:
     return cls(group, registry=registry, chunk_key_encoding=keys)
+
+
+def _buffer(data: Any, prototype: BufferPrototype | None) -> Buffer | None:
+    if data is None:
+        return None
+    return (default_buffer_prototype() if prototype is None else prototype).buffer.from_bytes(data)
 
 
 def _own_document(group: ManifestGroup) -> dict[str, Any]:

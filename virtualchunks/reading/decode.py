@@ -151,22 +151,36 @@ def placed(
     chunk: Sequence[int] | None = None,
     span: tuple[int, int] | None = None,
 ) -> Iterator[None]:
-    """Give the errors of virtualchunks that leave the block the place where they arose, as far as they lack it.
+    """Give the errors of virtualchunks that leave the block the place where they arose; see :func:`give_place`."""
+    try:
+        yield
+    except VirtualChunksError as error:
+        give_place(error, url=url, variable=variable, chunk=chunk, span=span)
+        raise
+
+
+def give_place(
+    error: VirtualChunksError,
+    *,
+    url: str | None = None,
+    variable: str | None = None,
+    chunk: Sequence[int] | None = None,
+    span: tuple[int, int] | None = None,
+) -> None:
+    """Give an error the place where it arose, as far as it lacks it.
 
     Parameters
     ----------
+    error
+        The error.
     url, variable, chunk
         As for :class:`~virtualchunks.errors.VirtualChunksError`.
     span
         Offset and length of the bytes concerned; named in the message of errors that name no bytes.
     """
-    try:
-        yield
-    except VirtualChunksError as error:
-        error.url = error.url or url
-        error.variable = error.variable or variable
-        if error.chunk is None and chunk is not None:
-            error.chunk = tuple(chunk)
-        if span is not None and isinstance(error, DecodeError) and " at offset " not in error.message:
-            error.message += f"; they are {span[1]} bytes at offset {span[0]}"
-        raise
+    error.url = error.url or url
+    error.variable = error.variable or variable
+    if error.chunk is None and chunk is not None:
+        error.chunk = tuple(chunk)
+    if span is not None and isinstance(error, DecodeError) and " at offset " not in error.message:
+        error.message += f"; they are {span[1]} bytes at offset {span[0]}"

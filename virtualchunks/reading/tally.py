@@ -55,11 +55,21 @@ class Tally:
 
     def add(self, *, requests: int = 0, bytes: int = 0, chunks: int = 0, cache_hits: int = 0) -> None:
         """Add to the counts."""
-        own = self._by_thread.setdefault(threading.get_ident(), [0] * len(_NAMES))
+        own = self._by_thread.get(threading.get_ident())
+        if own is None:
+            own = self._by_thread.setdefault(threading.get_ident(), [0] * len(_NAMES))
         own[0] += requests
         own[1] += bytes
         own[2] += chunks
         own[3] += cache_hits
+
+    def chunk(self) -> None:
+        """Add one chunk to the counts."""
+        own = self._by_thread.get(threading.get_ident())
+        if own is None:
+            self.add(chunks=1)
+        else:
+            own[2] += 1
 
     def stats(self, *, reset: bool = False) -> ReadStats:
         """Return the counts.

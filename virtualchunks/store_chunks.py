@@ -29,10 +29,13 @@ class ChunkServer:
     ----------
     registry
         Which must grant their URLs.
+    cache
+        Blocks that are kept for other readers, too; by default those that several chunks share are kept here.
     """
 
-    def __init__(self, registry: ObjectStoreRegistry) -> None:
+    def __init__(self, registry: ObjectStoreRegistry, cache: BlockCache | None = None) -> None:
         self.tally = Tally()
+        self.cache = cache
         self.reader = ChunkReader(registry, self.tally)
         self._blocks = BlockCache()
 
@@ -101,20 +104,20 @@ class ChunkServer:
         """Return the part of the served bytes that is requested, from the bytes as they are stored, or their block."""
         array, key, block = found.served.array, _shared_block(found, source), known
         if key is None:
-            return part_of(transcode(array, found.index, data), request)
+            return part_of(transcode(array, found.chunk, data), request)
         metadata = array.metadata
         encoding = row_encoding(metadata, found.sources, found.row)
         if block is None:
-            block = decode_block(data, encoding, metadata.grid.nominal_shape(found.index))
+            block = decode_block(data, encoding, metadata.grid.nominal_shape(found.chunk))
             self._blocks.put(key, block)
-        return part_of(encode_cell(metadata, found.index, cell_of(metadata, encoding, found.index, block)), request)
+        return part_of(encode_cell(metadata, found.chunk, cell_of(metadata, encoding, found.chunk, block)), request)
 
 
 def _wanted(found: Reference, request: ByteRequest) -> tuple[int, int]:
     """Return which part of the stored bytes a request on the served ones needs."""
     if not found.served.transcodes:
         return clamp(request, found.length)
-    length = found.served.length(found.index)
+    length = found.served.length(found.chunk)
     start, stop = clamp(request, sys.maxsize if length is None else length)
     return (0, found.length) if start < stop else (0, 0)
 
@@ -125,7 +128,7 @@ def _shared_block(found: Reference, source: Source) -> tuple[Any, ...] | None:
         return None
     metadata = found.served.array.metadata
     encoding = row_encoding(metadata, found.sources, found.row)
-    shape = metadata.grid.nominal_shape(found.index) if encoding.shape is None else encoding.shape
+    shape = metadata.grid.nominal_shape(found.chunk) if encoding.shape is None else encoding.shape
     where = source.url or (found.served.path, found.row)
     return where, source.stamp, found.offset, found.length, encoding.block_key, shape
 
@@ -133,7 +136,7 @@ def _shared_block(found: Reference, source: Source) -> tuple[Any, ...] | None:
 def _place(error: VirtualChunksError, found: Reference, source: Source) -> None:
     """Give an error the place of a chunk."""
     span = found.offset, found.length
-    give_place(error, url=source.url or None, variable=found.served.path, chunk=found.index, span=span)
+    give_place(error, url=source.url or None, variable=found.served.path, chunk=found.chunk, span=span)
 
 
 def part_of(value: bytes, byte_range: ByteRequest | None) -> bytes:

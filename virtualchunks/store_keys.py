@@ -216,7 +216,7 @@ class ServedArray:
     def find(self, key: str) -> tuple[int, ...] | None:
         """Return the index of the chunk under a key; ``None`` for no such key, and for a missing chunk."""
         found = self.reference(key)
-        return None if found is None else found.index
+        return None if found is None else found.chunk
 
     @cached_property
     def prefix(self) -> str:
@@ -225,14 +225,21 @@ class ServedArray:
 
     def reference(self, key: str) -> Reference | None:
         """Return the chunk under a key; ``None`` as :meth:`find` does."""
-        return self._reference(self.keys.index(key, len(self._shape)))
+        return self._reference(self.index(key))
+
+    def index(self, key: str) -> tuple[int, ...] | None:
+        """Return the index of the chunk that a key spells, missing or not; ``None`` where it is none of the array."""
+        return self._inside(self.keys.index(key, len(self._shape)))
 
     def spelled(self, numbers: str) -> Reference | None:
         """Return the chunk whose key is :attr:`prefix` and these numbers; ``None`` as :meth:`find` does."""
-        return self._reference(self.keys.numbers(numbers, len(self._shape)))
+        return self._reference(self._inside(self.keys.numbers(numbers, len(self._shape))))
+
+    def _inside(self, index: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if index is None or not all(map(lt, index, self._shape)) else index
 
     def _reference(self, index: tuple[int, ...] | None) -> Reference | None:
-        if index is None or not all(map(lt, index, self._shape)):
+        if index is None:
             return None
         sources, row, length, offset = self.array.manifest.record(index)
         return Reference(self, index, sources, row, length, offset) if row >= 0 else None
@@ -303,7 +310,7 @@ class Reference(NamedTuple):
     """One chunk of an array that a store serves: where its bytes are."""
 
     served: ServedArray
-    index: tuple[int, ...]
+    chunk: tuple[int, ...]
     sources: SourceTable
     row: int
     length: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ _NAMES = tuple(entry.name for entry in fields(ReadStats))
 class Tally:
     """Counts that any number of threads add to.
 
-    Every thread counts for itself, so that there is no lock which a fork could leave behind held.
+    Every thread counts for itself, so that there is no lock which a fork could leave behind held. A pickle of it has
+    counted nothing.
 
     Examples
     --------
@@ -52,6 +54,9 @@ class Tally:
     def __init__(self) -> None:
         self._by_thread: dict[int, list[int]] = {}
         self._before = (0,) * len(_NAMES)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
 
     def add(self, *, requests: int = 0, bytes: int = 0, chunks: int = 0, cache_hits: int = 0) -> None:
         """Add to the counts."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import itertools
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Any, NamedTuple
 
+from virtualchunks.errors import ReadError
 from virtualchunks.reading.batching import Batcher
 from virtualchunks.reading.fetch import SHORT, check_extent, first_of
 from virtualchunks.reading.local import LocalFile
@@ -194,7 +195,7 @@ class ChunkReader:
         """Return a range of a file that is open already, if it is the file still; ``None`` where it is not."""
         place, stop, window = source.place, offset + length, source.window
         file = place.file
-        if file is None or place.version != self._registry.version or stop > file.size:
+        if file is None or not length or place.version != self._registry.version or stop > file.size:
             return None
         if window is None or not (window.start <= offset and stop <= window.stop and window.file is file):
             return self._from(source, place, file, offset, stop)
@@ -211,8 +212,10 @@ class ChunkReader:
         """Read a range of an open file, and what lies behind it if the last range lay before it."""
         place.used = next(self._clock)
         last = min(max(stop, offset + _ahead(source, offset, stop - offset)), file.size)
-        data = file.read(offset, last)
-        if not file.is_at(place.path):
+        data = b""
+        with suppress(ReadError):  # it became shorter: what that means is found out where it is opened again
+            data = file.read(offset, last)
+        if not (data and file.is_at(place.path)):
             place.file = source.window = None
             return None
         self._tally.add(requests=1, bytes=len(data))

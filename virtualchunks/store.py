@@ -259,11 +259,11 @@ class ManifestStore(Store):
         """
         self._is_open = True
         found = await asyncio.to_thread(self._tree.find, key) if self._tree.is_deferred(key) else self._tree.find(key)
+        if found is None:
+            return None
         if isinstance(found, Reference):
-            found = await self._chunks.aserve(found, byte_range)
-        elif found is not None:
-            found = part_of(found, byte_range)
-        return _buffer(found, prototype)
+            return _buffer(await self._chunks.aserve(found, byte_range), prototype)
+        return _buffer(part_of(found, byte_range), prototype)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -271,11 +271,10 @@ class ManifestStore(Store):
         """Return what :meth:`get` does, without an event loop."""
         self._is_open = True
         found = self._tree.find(key)
-        if isinstance(found, Reference):
-            found = self._chunks.serve(found, byte_range)
-        elif found is not None:
-            found = part_of(found, byte_range)
-        return _buffer(found, prototype)
+        if found is None:
+            return None
+        data = self._chunks.serve(found, byte_range) if isinstance(found, Reference) else part_of(found, byte_range)
+        return _buffer(data, prototype)
 
     def close(self) -> None:
         """Let go of the files that are open; whoever reads after that opens them again."""
@@ -415,7 +414,5 @@ def _rebuild(
     return cls(group, registry=registry, chunk_key_encoding=keys, cache_bytes=cache_bytes)
 
 
-def _buffer(data: Any, prototype: BufferPrototype | None) -> Buffer | None:
-    if data is None:
-        return None
+def _buffer(data: Any, prototype: BufferPrototype | None) -> Buffer:
     return (default_buffer_prototype() if prototype is None else prototype).buffer.from_bytes(data)

@@ -16,7 +16,7 @@ from virtualchunks.codecs.pipeline import decode_block
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.reading.blocks import BlockCache
 from virtualchunks.reading.chunkwise import ChunkReader, Source
-from virtualchunks.reading.decode import cell_of, encode_cell, give_place, row_encoding, transcode
+from virtualchunks.reading.decode import cell_of, encode_cell, give_place, row_encoding
 from virtualchunks.reading.tally import Tally
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store_keys import Reference, clamp
@@ -100,16 +100,15 @@ class ChunkServer:
 
     def _transcoded(
         self, found: Reference, source: Source, data: Any, request: ByteRequest | None, known: Any
-    ) -> bytes:
+    ) -> Any:
         """Return the part of the served bytes that is requested, from the bytes as they are stored, or their block."""
-        array, key, block = found.served.array, _shared_block(found, source), known
-        if key is None:
-            return part_of(transcode(array, found.chunk, data), request)
-        metadata = array.metadata
+        metadata, block = found.served.array.metadata, known
         encoding = row_encoding(metadata, found.sources, found.row)
         if block is None:
             block = decode_block(data, encoding, metadata.grid.nominal_shape(found.chunk))
-            self._blocks.put(key, block)
+            key = _shared_block(found, source)
+            if key is not None:
+                self._blocks.put(key, block)
         return part_of(encode_cell(metadata, found.chunk, cell_of(metadata, encoding, found.chunk, block)), request)
 
 
@@ -139,7 +138,7 @@ def _place(error: VirtualChunksError, found: Reference, source: Source) -> None:
     give_place(error, url=source.url or None, variable=found.served.path, chunk=found.chunk, span=span)
 
 
-def part_of(value: bytes, byte_range: ByteRequest | None) -> bytes:
+def part_of(value: bytes | memoryview, byte_range: ByteRequest | None) -> bytes | memoryview:
     """Return the part of a value that is requested."""
     start, stop = clamp(byte_range, len(value))
     return value if stop - start == len(value) else value[start:stop]

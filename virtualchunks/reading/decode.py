@@ -130,17 +130,24 @@ def transcode(array: ManifestArray, index: Sequence[int], data: Any) -> bytes:
     DecodeError
         If the bytes do not decode to a block that holds the cell.
     """
-    return encode_cell(array.metadata, index, read_chunk_block(array, index, data))
+    return bytes(encode_cell(array.metadata, index, read_chunk_block(array, index, data)))
 
 
-def encode_cell(metadata: ArrayMetadata, index: Sequence[int], cell: Block) -> bytes:
-    """Return the values of a cell as :func:`transcode` does."""
+def encode_cell(metadata: ArrayMetadata, index: Sequence[int], cell: Block) -> bytes | memoryview:
+    """Return the values of a cell as :func:`transcode` does, without a copy where they are in memory just so."""
     nominal = metadata.grid.nominal_shape(index)
     if cell.shape != nominal:
         padded = np.full(nominal, metadata.fill_value, dtype=metadata.dtype)
         padded[tuple(slice(0, length) for length in cell.shape)] = cell
         cell = padded
+    if cell.flags.c_contiguous and cell.size and _is_plain(cell.dtype):
+        return memoryview(cell.reshape(-1).view(np.uint8)).toreadonly()
     return encode_block(cell, metadata.transcoded().encoding)
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Return whether the bytes of elements in memory are those of little-endian numbers."""
+    return dtype.kind in "iufcmM" and dtype.newbyteorder("<").str == dtype.str
 
 
 @contextmanager

@@ -38,7 +38,7 @@ OBJECTS_AT_ONCE = 16
 WORTH_A_THREAD = 256 << 10
 #: Shapes of chunks, in irregular grids, that are told apart to put chunks into place together.
 MOST_SHAPES = 8
-#: Threads that decode.
+#: Threads that decode, unless zarr's setting says how many.
 DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -152,7 +152,7 @@ class Reading:
         if not len(members):
             return
         encodings = self.encodings(group)
-        threads = min(DECODING_THREADS, len(members), int(len(data) // WORTH_A_THREAD))
+        threads = min(decoding_threads(), len(members), int(len(data) // WORTH_A_THREAD))
         if threads < 2 or self.out.dtype.kind in "OT" or not all(map(leaves_threads_running, encodings.values())):
             self.decode(group, encodings, members, offsets, data)
             return
@@ -304,6 +304,17 @@ class Blocks:
             self._cell = place, (cell_of(self._metadata, encoding, index, block), block)
         cell: npt.NDArray[Any] = self._cell[1][0]
         return cell
+
+
+def decoding_threads() -> int:
+    """Return how many threads decode the chunks of a request: what zarr's ``threading.max_workers`` says.
+
+    Where that is not set, there is one for each core, eight at most.
+    """
+    from zarr.core.config import config  # zarr is slow to import, and only decoding needs it
+
+    chosen = config.get("threading.max_workers", None)
+    return DECODING_THREADS if chosen is None else max(1, int(chosen))
 
 
 def _for_each[T](action: Callable[[T], None], items: Sequence[T], threads: int = OBJECTS_AT_ONCE) -> None:

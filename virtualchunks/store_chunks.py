@@ -98,9 +98,7 @@ class ChunkServer:
             self.tally.chunk()
         return source, found.offset + start, found.offset + stop, block
 
-    def _transcoded(
-        self, found: Reference, source: Source, data: Any, request: ByteRequest | None, known: Any
-    ) -> Any:
+    def _transcoded(self, found: Reference, source: Source, data: Any, request: ByteRequest | None, known: Any) -> Any:
         """Return the part of the served bytes that is requested, from the bytes as they are stored, or their block."""
         metadata, block = found.served.array.metadata, known
         encoding = row_encoding(metadata, found.sources, found.row)

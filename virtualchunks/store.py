@@ -262,7 +262,8 @@ class ManifestStore(Store):
         if found is None:
             return None
         if isinstance(found, Reference):
-            return _buffer(await self._chunks.aserve(found, byte_range), prototype)
+            data = None if byte_range is not None else self._chunks.at_hand(found)
+            return _buffer(await self._chunks.aserve(found, byte_range) if data is None else data, prototype)
         return _buffer(part_of(found, byte_range), prototype)
 
     def get_sync(

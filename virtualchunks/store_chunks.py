@@ -17,6 +17,7 @@ from virtualchunks.errors import VirtualChunksError
 from virtualchunks.reading.blocks import BlockCache
 from virtualchunks.reading.chunkwise import ChunkReader, Source
 from virtualchunks.reading.decode import cell_of, encode_cell, give_place, row_encoding
+from virtualchunks.reading.fetch import SHORT
 from virtualchunks.reading.tally import Tally
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store_keys import Reference, clamp
@@ -72,6 +73,18 @@ class ChunkServer:
         except VirtualChunksError as error:
             _place(error, found, source)
             raise
+
+    def at_hand(self, found: Reference) -> Any:
+        """Return a chunk as it is stored, where that takes no waiting for others; ``None`` elsewhere."""
+        if found.served.transcodes or not 0 < found.length <= SHORT:
+            return None
+        source = self.reader.source(found.sources, found.row)
+        if source.held is not None:
+            return source.held[found.offset : found.offset + found.length]
+        data = self.reader.ready(source, found.offset, found.length)
+        if data is not None:
+            self.tally.chunk()
+        return data
 
     async def aserve(self, found: Reference, request: ByteRequest | None) -> Any:
         """Return what :meth:`serve` does, on the running event loop."""

@@ -1,4 +1,4 @@
-"""What reading may cost: requests, bytes and calls, counted by a server and by a store, at full size where that is quick."""
+"""What reading may cost: requests, bytes and calls, counted by a server and by a store."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class ChunkReader:
         ReadError, NotGrantedError
             As :func:`~virtualchunks.reading.fetch.fetch`.
         """
-        data = self._ready(source, offset, length)
+        data = self.ready(source, offset, length)
         if data is not None:
             return data
         version, place = self._registry.version, source.place
@@ -179,20 +179,17 @@ class ChunkReader:
         return first_of(locations, lambda location: self._get(location, source, offset, length, version))
 
     async def aread(self, source: Source, offset: int, length: int) -> Any:
-        """Read a range of an object, as :meth:`read` does, on the running event loop."""
+        """Read a range of an object that is not :meth:`ready`, as :meth:`read` does, on the running event loop."""
         if length > SHORT or not source.url.startswith("file:"):
             return await self._batcher.get(source.url, source.stamp, offset, length)
-        data = self._ready(source, offset, length)
-        if data is not None:
-            return data
         version = self._registry.version
         location = self._registry.locate(source.url)
         if location.path is None:
             return await self._batcher.get(source.url, source.stamp, offset, length)
         return self._get(location, source, offset, length, version)
 
-    def _ready(self, source: Source, offset: int, length: int) -> bytes | None:
-        """Return a range of a file that is open already, if it is the file still; ``None`` where it is not."""
+    def ready(self, source: Source, offset: int, length: int) -> bytes | None:
+        """Return a range of a file that is open already, if it is the file still; ``None`` in all other cases."""
         place, stop, window = source.place, offset + length, source.window
         file = place.file
         if file is None or not length or place.version != self._registry.version or stop > file.size:

@@ -6,6 +6,7 @@ The one place outside zarr itself where codecs are run. zarr is imported when a 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -29,6 +30,8 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
 _NUMCODECS = frozenset(
     {"zstd", "blosc", *(f"numcodecs.{name}" for name in ("zstd", "blosc", "lz4", "lzma", "bz2", "shuffle"))}
 )
+#: Bytes that are made room for before a chunk is decompressed; more only as they come.
+_MOST_ROOM = 64 << 20
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 
 
@@ -165,6 +168,8 @@ class _Chain:
             self._unpackers.append(unpack)
             self._decoding.pop()
         self._view = _plain_elements(encoding, len(self._decoding)), shape
+        if self._view[0] is not None:
+            _expect(self._unpackers, math.prod(shape) * self._view[0].itemsize)
 
     def decode(self, data: Any) -> npt.NDArray[Any]:
         value: Any = data
@@ -205,6 +210,14 @@ def _unpacker(document: Codec, codec: Any) -> Callable[[Any], Any] | None:
     else:
         decode = numcodecs.get_codec(getattr(codec, "codec_config", {"id": name})).decode
     return decode
+
+
+def _expect(unpackers: list[Callable[[Any], Any]], length: int) -> None:
+    """Let zlib know how many bytes come out of it, which saves it making room for more again and again."""
+    for place, unpack in enumerate(unpackers):
+        shuffled = all(isinstance(after, partial) for after in unpackers[place + 1 :])  # which keeps the length
+        if unpack is zlib.decompress and shuffled:
+            unpackers[place] = partial(zlib.decompress, bufsize=min(length, _MOST_ROOM) + 1)
 
 
 def _unshuffled(codec: Any, data: Any) -> Any:

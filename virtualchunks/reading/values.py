@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ import numpy.typing as npt
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import decode_block, leaves_threads_running
 from virtualchunks.encoding import ChunkEncoding
-from virtualchunks.errors import ManifestError
+from virtualchunks.errors import ManifestError, VirtualChunksError
 from virtualchunks.grid import IntArray
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.blocks import BlockCache, own
 from virtualchunks.reading.cuts import selector
-from virtualchunks.reading.decode import cell_of, placed, row_encoding, transcode
+from virtualchunks.reading.decode import cell_of, give_place, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import fetch, fetch_each
 from virtualchunks.reading.placing import FEWEST, layout_of, place
 from virtualchunks.reading.planning import Group, Touched
@@ -216,8 +217,11 @@ class Reading:
         rows = [group.row] * len(members) if len(encodings) == 1 else records["source"].tolist()
         spans = zip(records["offset"].tolist(), records["length"].tolist(), strict=True)
         for where, index, span, row, start in zip(places, indices, spans, rows, offsets.tolist(), strict=True):
-            with placed(url=url, variable=self.name, chunk=index, span=span):
+            try:
                 cell = blocks.cell(encodings[row], index, span, data[start : start + span[1]])
+            except VirtualChunksError as error:
+                give_place(error, url=url, variable=self.name, chunk=index, span=span)
+                raise
             self.put(where, cell)
 
     def uncached(self, group: Group) -> Group:
@@ -247,6 +251,11 @@ class Reading:
             return [()] * len(chunks)
         return list(zip(*(axis.tolist() for axis in np.unravel_index(chunks, self.touched.shape)), strict=True))
 
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether the elements taken of each chunk, and their places, are at a constant distance."""
+        return not any(cut.odd for cut in self.touched.cuts)
+
     def indices(self, chunks: IntArray) -> list[tuple[int, ...]]:
         """Return the indices of chunks in the grid of the whole array."""
         if not self.touched.shape:
@@ -258,6 +267,10 @@ class Reading:
     def put(self, place: tuple[int, ...], block: npt.NDArray[Any]) -> None:
         """Write the elements selected of one cell into the result."""
         cuts = self.touched.cuts
+        if self.is_even:
+            pairs = list(zip(cuts, place, strict=True))
+            self.out[tuple([cut.places[i] for cut, i in pairs])] = block[tuple([cut.within[i] for cut, i in pairs])]
+            return
         within = [cut.within[i] for cut, i in zip(cuts, place, strict=True)]
         out = [cut.places[i] for cut, i in zip(cuts, place, strict=True)]
         self.out[selector(out, self.out.shape)] = block[selector(within, block.shape)]

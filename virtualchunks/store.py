@@ -57,9 +57,9 @@ class ManifestStore(Store):
     Dimension names are served as they are; parsers make some up where a file has none.
 
     Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are decoded chunk by
-    chunk and served as plain little-endian bytes. Unless `cache_bytes` says otherwise, nothing is kept but metadata, a
-    few local files and what was read ahead of them, and 64 MiB of blocks where one block is several chunks. There are no
-    threads and no event loops, so a store may be forked and pickled; a pickled one begins with no files open.
+    chunk and served as plain little-endian bytes. Unless `cache_bytes` says otherwise, nothing is kept but metadata,
+    some local files open and what was read ahead of them, and 64 MiB of blocks where one block is several chunks. There
+    are no threads and no event loops, so a store may be forked and pickled; one that is pickled has no files open.
 
     Examples
     --------

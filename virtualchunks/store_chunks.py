@@ -38,7 +38,7 @@ class ChunkServer:
         self.tally = Tally()
         self.cache = cache
         self.reader = ChunkReader(registry, self.tally)
-        self._blocks = BlockCache()
+        self._blocks = BlockCache(at_least_one=True)
 
     def serve(self, found: Reference, request: ByteRequest | None) -> Any:
         """Return the part of a chunk that is requested.

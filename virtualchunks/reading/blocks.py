@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -21,7 +22,9 @@ class BlockCache:
     Parameters
     ----------
     limit
-        Bytes of blocks that are kept. A single larger block is not.
+        Bytes of blocks that are kept.
+    at_least_one
+        Whether a single larger block is kept alone.
 
     Examples
     --------
@@ -32,8 +35,9 @@ class BlockCache:
     (True, array([1.]))
     """
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    def __init__(self, limit: int = KEPT_BYTES, *, at_least_one: bool = False) -> None:
         self.limit = limit
+        self._fewest = int(at_least_one)
         self._blocks: OrderedDict[Hashable, npt.NDArray[Any]] = OrderedDict()
         self._added = 0
 
@@ -46,7 +50,7 @@ class BlockCache:
         return len(self._blocks)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.limit,)
+        return partial(type(self), at_least_one=bool(self._fewest)), (self.limit,)
 
     def get(self, key: Hashable) -> npt.NDArray[Any] | None:
         """Return the block under a key, if it is still there."""
@@ -57,7 +61,7 @@ class BlockCache:
 
     def put(self, key: Hashable, block: npt.NDArray[Any]) -> None:
         """Keep a block, and let go of those that were used longest ago."""
-        if block.nbytes > self.limit:
+        if block.nbytes > self.limit and not self._fewest:
             return
         self._blocks[key] = block
         self._added += block.nbytes  # at least what is kept; counted anew where that would be too much
@@ -68,7 +72,7 @@ class BlockCache:
         """Let go of blocks until some room is left, so that not every block that comes counts them all."""
         kept = self.nbytes
         goal = self.limit - self.limit // 16 if kept > self.limit else self.limit
-        while kept > goal and self._blocks:
+        while kept > goal and len(self._blocks) > self._fewest:
             try:
                 kept -= self._blocks.popitem(last=False)[1].nbytes
             except KeyError:  # another thread was faster

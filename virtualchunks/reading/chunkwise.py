@@ -118,6 +118,7 @@ class ChunkReader:
         self._batcher = Batcher(registry, tally)
         self._sources: dict[tuple[int, int], Source] = {}
         self._places: dict[tuple[str, Stamp | None], Place] = {}
+        self._opened: dict[Place, None] = {}
         self._windows: list[Source] = []
         self._clock = itertools.count(1)
 
@@ -128,7 +129,6 @@ class ChunkReader:
             return found
         if len(self._sources) >= KEPT_ROWS:
             self._sources, self._windows = {}, []
-        if len(self._places) >= KEPT_ROWS:
             self._places = {key: place for key, place in list(self._places.items()) if place.file is not None}
         place = self._places.setdefault((table.url(row), table.stamp(row) or None), Place())
         # a source holds its table, so that the table's id is nobody else's
@@ -138,14 +138,14 @@ class ChunkReader:
         """Let go of all files, and of what was read ahead; whoever reads after that opens them again."""
         for source in list(self._sources.values()):
             source.window = None
-        for place in list(self._places.values()):
+        for place in list(self._opened):
             place.file = None
-        self._windows = []
+        self._opened, self._windows = {}, []
 
     @property
     def open_files(self) -> int:
         """Number of files that are kept open."""
-        return sum(place.file is not None for place in list(self._places.values()))
+        return sum(place.file is not None for place in list(self._opened))
 
     def read(self, source: Source, offset: int, length: int) -> Any:
         """Read a range of an object.
@@ -248,9 +248,11 @@ class ChunkReader:
     def _keep(self, place: Place, file: LocalFile, path: str, version: int) -> None:
         """Keep a file open, and let go of the one that was used longest ago if there are too many."""
         place.file, place.path, place.version, place.used = file, path, version, next(self._clock)
-        kept = [other for other in list(self._places.values()) if other.file is not None]
-        if len(kept) > OPEN_FILES:
-            min(kept, key=lambda other: other.used).file = None
+        self._opened[place] = None
+        while len(self._opened) > OPEN_FILES:
+            oldest = min(list(self._opened), key=lambda other: other.used)
+            oldest.file = None
+            self._opened.pop(oldest, None)
 
 
 def _ahead(source: Source, offset: int, length: int) -> int:

@@ -17,6 +17,7 @@ from rangeserver import RangeServer
 from storedarrays import GZIP, Shelf, plain
 
 import virtualchunks as vc
+from virtualchunks.deferred import DeferredManifest
 from virtualchunks.errors import DecodeError, NotGrantedError, SourceChangedError
 from virtualchunks.grid import ChunkGrid
 from virtualchunks.pipeline import BulkGroup, BulkPipeline
@@ -182,6 +183,34 @@ def test_a_heterogeneous_array_is_not_transcoded_first() -> None:
     store = vc.ManifestStore(vc.ManifestGroup({"v": np.concatenate([little, big])}), registry=shelf.registry)
     np.testing.assert_array_equal(node(store, "v")[1:6, 1:], values[1:6, 1:])
     np.testing.assert_array_equal(node(store, "v")[...], zarr.open_array(store, path="v", mode="r")[...])
+
+
+class Partitions:
+    """Partitions of a manifest, loaded when they are asked for."""
+
+    origin, size = "memory:///references", 8
+
+    def __init__(self, whole: vc.ChunkManifest) -> None:
+        self.whole = whole
+        self.asked: list[int] = []
+
+    def load(self, numbers: Any) -> list[vc.ChunkManifest]:
+        self.asked += numbers
+        flat = self.whole.records.reshape(-1)
+        parts = [flat[number * self.size : (number + 1) * self.size] for number in numbers]
+        return [vc.ChunkManifest.from_records(part, self.whole.sources) for part in parts]
+
+
+def test_references_that_are_not_loaded_yet_are_loaded_in_part(store: vc.ManifestStore) -> None:
+    array = store.group["packed"]
+    loader = Partitions(array.manifest)
+    later = DeferredManifest(array.manifest.shape_chunk_grid, loader)
+    group = vc.ManifestGroup({"v": vc.ManifestArray(array.metadata, later)})
+    found = node(vc.ManifestStore(group, registry=store.registry), "v")
+    np.testing.assert_array_equal(found[1:7, 6:], VALUES[1:7, 6:])
+    assert loader.asked == [0]
+    np.testing.assert_array_equal(found.oindex[[22, 0], :], VALUES[[22, 0]])
+    np.testing.assert_array_equal(found[...], VALUES)
 
 
 def remote(server: RangeServer, **options: Any) -> vc.ManifestStore:

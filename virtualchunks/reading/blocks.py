@@ -28,6 +28,7 @@ class BlockCache:
 
     Examples
     --------
+    >>> import numpy as np
     >>> cache = BlockCache(limit=8)
     >>> cache.put("a", np.zeros(1)), cache.put("b", np.ones(1))
     (None, None)

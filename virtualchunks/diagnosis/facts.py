@@ -13,10 +13,10 @@ import numpy.typing as npt
 from xarray.coding.times import decode_cf_datetime
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.diagnosis.coordinates import read_coordinates
 from virtualchunks.grid import Axis
 from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import PACKING
-from virtualchunks.reading.together import read_together
 from virtualchunks.xarray.dataset import dimension_names
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def facts_of(url: str, group: ManifestGroup, registry: ObjectStoreRegistry) -> F
         dim: size for name, array in group.arrays.items() for dim, size in zip(names[name], array.shape, strict=True)
     }
     coordinates = {name: array for name, array in group.arrays.items() if names[name] == (name,)}
-    values = read_together(coordinates, registry)
+    values = read_coordinates(coordinates, registry)
     return FileFacts(
         url,
         {name: variable_facts(names[name], array) for name, array in group.arrays.items() if name not in coordinates},
@@ -238,9 +238,10 @@ def coordinate_facts(values: npt.NDArray[Any], attributes: Mapping[str, Any] | N
 
 
 def _even(steps: npt.NDArray[Any], step: Any) -> bool:
-    if steps.dtype.kind == "f":
-        return bool(np.allclose(steps, step, rtol=1e-5, atol=abs(float(step)) * 1e-3))
-    return bool((steps == step).all())
+    if steps.dtype.kind != "f":
+        return bool((steps == step).all())
+    with np.errstate(invalid="ignore"):  # infinite steps are not even
+        return bool((np.abs(steps - step) <= 1.01e-3 * abs(step)).all())
 
 
 def decoded(facts: Sequence[CoordinateFacts]) -> list[CoordinateFacts]:

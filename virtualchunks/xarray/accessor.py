@@ -109,7 +109,8 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
             As for :func:`virtualchunks.writers.kerchunk.write_kerchunk`.
         heterogeneous
             ``"materialise"`` reads chunks that decode unlike most and writes them, encoded as those are: inline, or to
-            a file beside the references if that is more than 1 MiB (the dictionary takes 64 MiB inline). It may read what `registry` grants; by default what was opened by name in this process, as for :meth:`open`.
+            a file beside the target if that is more than 1 MiB. It may read what `registry` grants; by default what was
+            opened by name in this process, as for :meth:`open`.
             ``"split"`` reads nothing and writes groups.
 
         Raises

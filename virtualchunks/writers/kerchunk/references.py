@@ -310,9 +310,9 @@ def to_references(
         consolidated=False)``.
     heterogeneous
         What becomes of arrays whose chunks decode in several ways: ``"error"`` refuses them and says what materialising
-        takes, ``"materialise"`` reads the fewer chunks and writes them inline, encoded as the others are (up to
-        64 MiB in all), and ``"split"`` reads nothing, and cuts a group that has such arrays into groups ``part_0``, ``part_1`` … along the
-        dimension along which the encodings change.
+        takes, ``"materialise"`` reads the fewer chunks and writes them inline, encoded as the others are, and
+        ``"split"`` reads nothing, and cuts a group that has such arrays into groups ``part_0``, ``part_1`` … along the
+        dimension along which the encodings change. Inline are up to 64 MiB of chunks that were encoded anew.
     registry
         What may be read for that; by default nothing.
 

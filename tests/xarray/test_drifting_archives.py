@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import virtualchunks as vc
 from tests.xarray.test_packed_archives import READ, SAFE, assert_same_bits, by_xarray
-from virtualchunks.errors import VirtualChunksError
+from virtualchunks.errors import RoundingWarning, VirtualChunksError
 
 #: 1,000 archives in all; 10,000 in the profile ``archives``; in tests of 125 each, so that workers share them.
 COUNT = max(settings().max_examples, 1_000)
@@ -72,6 +72,7 @@ def compared(files: list[Stored], folder: Path, *, opening: bool = False) -> str
     try:
         with warnings.catch_warnings(), zarr.config.set({"array.rectilinear_chunks": True}):
             warnings.simplefilter("ignore", xr.SerializationWarning)
+            warnings.simplefilter("ignore", RoundingWarning)
             cube = vc.open_virtual_mfdataset(paths, parallel=False, **OPTIONS)
             for read in (READ["open"], READ["engine"])[: 2 if len(files) == 3 else 1]:
                 assert_same_bits(read(cube), expected, names)

@@ -12,7 +12,7 @@ import virtualchunks as vc
 
 pytest.importorskip("icechunk")
 pytest.importorskip("kerchunk")
-from icechunkrepos import commit, opened, repository  # noqa: E402 - needs icechunk
+from icechunkrepos import commit, opened, repository
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),

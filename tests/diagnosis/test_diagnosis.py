@@ -214,6 +214,10 @@ def test_coordinates_are_read_in_one_request_as_h5py_reads_them(tmp_path, monkey
         np.testing.assert_array_equal(found[name], values.astype(found[name].dtype), name)
     asked.clear()
     read_coordinates({name: arrays[name] for name in ("plain", "big", "padded")}, store.registry)
+    assert [len(spans) for spans in asked] == [1]
+    asked.clear()
+    monkeypatch.setattr(coordinates, "CLOSE", 1)
+    read_coordinates({name: arrays[name] for name in ("plain", "big", "padded")}, store.registry)
     assert [len(spans) for spans in asked] == [3]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.together import read_together
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import Stamp
+
+#: Ranges that lie within so many bytes are read as one.
+CLOSE = 64 << 10
 
 
 def read_coordinates(arrays: Mapping[str, ManifestArray], registry: ObjectStoreRegistry) -> dict[str, npt.NDArray[Any]]:
@@ -36,13 +39,24 @@ def read_coordinates(arrays: Mapping[str, ManifestArray], registry: ObjectStoreR
     if len(objects) != 1:
         return read_together(arrays, registry)
     [(url, stamp)] = objects
-    parts = fetch(registry, url, [span for _, _, span in places.values()], stamp)
+    parts = _fetched(registry, url, [span for _, _, span in places.values()], stamp)
     try:
         values = {name: _block(arrays[name], part) for name, part in zip(places, parts, strict=True)}
     except DecodeError:
         return read_together(arrays, registry)  # raises as well, and names the place in the object
     others = {name: array for name, array in arrays.items() if name not in places}
     return {**values, **read_together(others, registry)} if others else values
+
+
+def _fetched(
+    registry: ObjectStoreRegistry, url: str, spans: Sequence[tuple[int, int]], stamp: Stamp | None
+) -> Sequence[memoryview]:
+    """Read ranges of one object; those that lie close together are one range, for which nothing has to be planned."""
+    first, end = min(start for start, _ in spans), max(start + length for start, length in spans)
+    if end - first > CLOSE:
+        return fetch(registry, url, spans, stamp)
+    [whole] = fetch(registry, url, [(first, end - first)], stamp)
+    return [whole[start - first : start - first + length] for start, length in spans]
 
 
 def _only_chunk(array: ManifestArray) -> tuple[str, Stamp | None, tuple[int, int]] | None:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,7 +153,7 @@ def variable_facts(dimensions: Sequence[str], array: ManifestArray) -> VariableF
     stated = array.metadata.attributes
     manifest = array.manifest
     features = {
-        "dtype": _dtype(array),
+        "dtype": _dtype(array.metadata.encoding.dtype),
         "dimensions": f"({', '.join(dimensions)})",
         "chunks": " × ".join(map(_axis, array.metadata.grid.axes)) or "scalar",
         "codecs": _codecs(array),
@@ -165,8 +166,8 @@ def variable_facts(dimensions: Sequence[str], array: ManifestArray) -> VariableF
     return VariableFacts(features, sizes, count - len(manifest))
 
 
-def _dtype(array: ManifestArray) -> str:
-    stored = array.metadata.encoding.dtype
+@lru_cache(maxsize=256)
+def _dtype(stored: np.dtype[Any]) -> str:
     return f"{stored.newbyteorder('=') if stored.kind != 'T' else stored}" + (
         ", big-endian" if stored.kind not in "TO" and stored.newbyteorder(">") == stored != stored.newbyteorder("<")
         else ""
@@ -222,7 +223,7 @@ def coordinate_facts(values: npt.NDArray[Any], attributes: Mapping[str, Any] | N
     if not len(values):
         return CoordinateFacts(0)
     units, calendar = stated.get("units"), stated.get("calendar")
-    digest = hashlib.sha256(f"{units} {calendar} {values.dtype}".encode())
+    digest = hashlib.sha256(f"{units} {calendar} {values.dtype.str}".encode())
     digest.update(repr(values.tolist()).encode() if values.dtype.kind in "TO" else values.tobytes())
     common: dict[str, Any] = {"digest": digest.hexdigest()[:16], "units": units, "calendar": calendar}
     if values.dtype.kind not in "iuf":

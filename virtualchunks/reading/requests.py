@@ -24,6 +24,7 @@ from obstore.exceptions import (
 )
 
 from virtualchunks.errors import ReadError, ShortReadError, SourceChangedError, SourceUnavailableError
+from virtualchunks.reading.kept import note
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.stamps import compare, conditions, stamp_of
 from virtualchunks.registry import Location
@@ -95,7 +96,9 @@ def get(location: Location, start: int, stop: int, stamp: Stamp | None = None, *
         data = memoryview(result.buffer())
     except STORE_ERRORS as error:
         raise unreadable(location, start, stop, stamp, error) from error
-    return _checked(location, start, stop, stamp, result, data, upto=upto)
+    answer = _checked(location, start, stop, stamp, result, data, upto=upto)
+    note(location, start, answer)
+    return answer
 
 
 async def aget(location: Location, start: int, stop: int, stamp: Stamp | None = None) -> Answer:

@@ -13,7 +13,7 @@ from xarray.core import indexing
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.xarray.dataset import plain_values, text_encoding
+from virtualchunks.xarray.decoding import plain_values, text_encoding
 
 
 class ReferencedArray(BackendArray):

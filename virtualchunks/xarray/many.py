@@ -12,6 +12,7 @@ import xarray as xr
 
 from virtualchunks.errors import SourceUnavailableError, URLError
 from virtualchunks.parsing import Parser
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import references_of, sources_of
 from virtualchunks.xarray.executors import Parallel, run_over
@@ -113,8 +114,7 @@ def open_virtual_mfdataset(
     shared = None if registry is None else granting(registry, flat[0])
     open_one = partial(_open_one, registry=shared, parser=parser, preprocess=preprocess, options=kwargs)
     datasets = run_over(open_one, flat, parallel)
-    for url, dataset in zip(flat, datasets, strict=True):
-        _remember(url, dataset, shared)
+    _remember(flat, datasets, shared)
     options = {
         "compat": compat, "data_vars": data_vars, "coords": coords, "join": join, "combine_attrs": combine_attrs
     }  # fmt: skip
@@ -206,10 +206,11 @@ def _open_one(
     return dataset if preprocess is None else preprocess(dataset)
 
 
-def _remember(url: str, dataset: xr.Dataset, registry: Registry) -> None:
-    """Record the grant in this process, too: the file may have been opened in another."""
-    found = (references_of(variable) for variable in dataset.variables.values())
-    remember(sources_of(array for array in found if array is not None), granting(registry, url))
+def _remember(urls: list[str], datasets: list[xr.Dataset], registry: ObjectStoreRegistry | None) -> None:
+    """Record the grants in this process, too: the files may have been opened in another."""
+    found = (references_of(variable) for dataset in datasets for variable in dataset.variables.values())
+    granted = ObjectStoreRegistry().grant(*urls) if registry is None else registry
+    remember(sources_of(array for array in found if array is not None), granted)
 
 
 def _place(url: str, urls: list[str]) -> int:

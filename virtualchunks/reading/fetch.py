@@ -22,6 +22,7 @@ from virtualchunks.reading.ranges import COALESCING, REMOTE, Coalescing, Plan, p
 from virtualchunks.reading.requests import Answer, aget, get
 from virtualchunks.reading.stamps import compare
 from virtualchunks.reading.tally import Tally
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 
@@ -403,7 +404,7 @@ def _get_all(location: Location, todo: Plan, stamp: Stamp | None, limits: Coales
     requests = list(zip(todo.starts.tolist(), todo.stops.tolist(), strict=True))
     if len(requests) <= 1 or limits.concurrency <= 1:
         return [get(location, start, stop, stamp) for start, stop in requests]
-    with ThreadPoolExecutor(min(limits.concurrency, len(requests)), "virtualchunks-fetch") as pool:
+    with letting_others(), ThreadPoolExecutor(min(limits.concurrency, len(requests)), "virtualchunks-fetch") as pool:
         waiting = [pool.submit(get, location, start, stop, stamp) for start, stop in requests]
         try:
             return [future.result() for future in waiting]

@@ -221,7 +221,7 @@ class _Worker:
 
     def send(self, data: bytes) -> None:
         """Send a call; one that is gone is seen where it does not answer."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             _send(self._process.stdin, data)
 
     def receive(self) -> bytes | None:

@@ -147,7 +147,7 @@ def _executor(parallel: Parallel) -> Iterator[Executor]:
         yield executor
 
 
-def _new_executor(parallel: bool | int | str | type[Executor]) -> Executor:
+def _new_executor(parallel: bool | int | str | type[Executor] | None) -> Executor:
     if isinstance(parallel, type) and issubclass(parallel, Executor):
         return parallel()
     if isinstance(parallel, int):

@@ -79,9 +79,10 @@ class Mount:
     def _build(self) -> tuple[ReadableStore, str]:
         given = self.source
         if given is None:
-            whole = self.url.startswith("file:") or self.url.endswith("/")
-            end = self.url.rindex("/") if whole else self.url.index("/", self.url.index("://") + 3)
-            return _anonymous(self.url[: end + 1], tuple(os.environ.items()))
+            if self.url.startswith("file:"):
+                return _anonymous(self.url[: self.url.rindex("/") + 1], ())
+            end = len(self.url) if self.url.endswith("/") else self.url.index("/", self.url.index("://") + 3) + 1
+            return _anonymous(self.url[:end], tuple(os.environ.items()))
         store = build_store(self.url[: self.url.rindex("/") + 1], given) if isinstance(given, Mapping) else given
         return store, root_of(store)
 

@@ -1,4 +1,4 @@
-"""Figures of opening: what stands between parsing and one Dataset, for many variables, many files, many remote files."""
+"""Figures of opening: what stands between parsing and one Dataset, for many variables and for many files."""
 
 from __future__ import annotations
 

@@ -49,9 +49,9 @@ VALUES: dict[str, np.ndarray[Any, Any]] = {
 }
 
 
-def result(decode: Any) -> Any:
+def result(decode: Any, *parts: Any, **options: Any) -> Any:
     try:
-        return decode()
+        return decode({"v": parts[0] if len(parts) == 1 else parts}, **options)["v"]
     except DecodeError as error:
         return str(error)
 
@@ -65,8 +65,8 @@ def test_as_xarray_does(attributes: str, decode_times: Any, mask_and_scale: bool
     for case, values in VALUES.items():
         dims = tuple("xyz"[: values.ndim])
         own = ATTRIBUTES[attributes]
-        found = result(lambda: decode_values({"v": (dims, values.copy(), dict(own))}, **options)["v"])
-        expected = result(lambda: decode_variables({"v": xr.Variable(dims, values.copy(), dict(own))}, **options)["v"])
+        found = result(decode_values, dims, values.copy(), dict(own), **options)
+        expected = result(decode_variables, xr.Variable(dims, values.copy(), dict(own)), **options)
         if isinstance(expected, str):
             assert found == expected, case
             continue

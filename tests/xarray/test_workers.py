@@ -1,4 +1,4 @@
-"""Processes that open files: the same results, errors and warnings as in this process, from wherever they are called."""
+"""Processes that open files: the same results, errors and warnings as in this process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def fail(text: str) -> None:
 
 def test_results_in_order_and_the_same_process_for_the_next_pool() -> None:
     with WorkerPool(2) as pool:
-        assert [future.result() for future in [pool.submit(operator.neg, n) for n in range(50)]] == list(range(0, -50, -1))
+        futures = [pool.submit(operator.neg, n) for n in range(50)]
+        assert [future.result() for future in futures] == list(range(0, -50, -1))
     with WorkerPool(1) as pool:
         first = pool.submit(os.getpid).result()
     with WorkerPool(1) as pool:

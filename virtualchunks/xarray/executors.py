@@ -102,9 +102,7 @@ def turn_of(parallel: Parallel) -> Lock | None:
     parallel
         What :func:`chosen` returned.
     """
-    of_threads = isinstance(parallel, ThreadPoolExecutor) or (
-        isinstance(parallel, type) and issubclass(parallel, ThreadPoolExecutor)
-    )
+    of_threads = parallel is ThreadPoolExecutor or type(parallel) is ThreadPoolExecutor  # subclasses may pickle calls
     in_threads = of_threads or (isinstance(parallel, int) and not is_serial(parallel))
     return Lock() if in_threads and _threads_take_turns() else None
 

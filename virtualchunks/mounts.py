@@ -33,6 +33,9 @@ class ReadableStore(Protocol):
         """Get one object, or a range of it."""
 
 
+_BUILDING = threading.Lock()
+
+
 @lru_cache(maxsize=64)
 def _anonymous(prefix: str, environment: tuple[tuple[str, str], ...]) -> tuple[Any, str]:
     """Return the anonymous store of a prefix, or of the host or bucket of a granted object, and where it begins.
@@ -79,10 +82,11 @@ class Mount:
     def _build(self) -> tuple[ReadableStore, str]:
         given = self.source
         if given is None:
-            if self.url.startswith("file:"):
-                return _anonymous(self.url[: self.url.rindex("/") + 1], ())
-            end = len(self.url) if self.url.endswith("/") else self.url.index("/", self.url.index("://") + 3) + 1
-            return _anonymous(self.url[:end], tuple(os.environ.items()))
+            with _BUILDING:  # threads that ask for the same one at once would each build it
+                if self.url.startswith("file:"):
+                    return _anonymous(self.url[: self.url.rindex("/") + 1], ())
+                end = len(self.url) if self.url.endswith("/") else self.url.index("/", self.url.index("://") + 3) + 1
+                return _anonymous(self.url[:end], tuple(os.environ.items()))
         store = build_store(self.url[: self.url.rindex("/") + 1], given) if isinstance(given, Mapping) else given
         return store, root_of(store)
 

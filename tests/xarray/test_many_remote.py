@@ -13,6 +13,7 @@ import xarray as xr
 from rangeserver import Answer, RangeServer
 
 import virtualchunks as vc
+from virtualchunks import mounts
 from virtualchunks.errors import SourceChangedError
 from virtualchunks.reading.reader import FIRST
 
@@ -133,3 +134,14 @@ def test_the_engine_for_zarr_is_not_used_for_what_stays_virtual(
     monkeypatch.setattr("xarray.open_zarr", refused)
     (tmp_path / "a.nc").write_bytes(files["00.nc"])
     assert vc.open_virtual_dataset(tmp_path / "a.nc").sizes["time"] == 4
+
+
+@pytest.mark.parametrize("server", [16], indirect=True)
+def test_objects_of_one_host_share_a_store(server: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store takes longer to build than a small file to open, also where threads ask for it at once."""
+    built: list[str] = []
+    build = mounts.build_store
+    monkeypatch.setattr(mounts, "build_store", lambda prefix, *rest: built.append(prefix) or build(prefix, *rest))
+    urls = [server.url(name) for name in sorted(server.objects)][:16]
+    vc.open_virtual_mfdataset(urls, loadable_variables=[], combine="nested", concat_dim="time")
+    assert built == [f"{server.root}/"]

@@ -28,6 +28,7 @@ from virtualchunks.records import (
     check_ranges,
     checked_entry,
     chunk_key,
+    distinct,
     factorise,
     parse_chunk_key,
     spanned_shape,
@@ -185,11 +186,11 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
             raise ManifestError(
                 f"paths, offsets and lengths differ in shape: {names.shape}, {places.shape}, {sizes.shape}"
             )
-        check_ranges(places, sizes)
-        source, sources = factorise(names, validate=validate_paths)
-        wide = sizes.size > 0 and int(sizes.max()) >= 2**32
+        check_ranges(distinct(places), distinct(sizes))
+        wide = sizes.size > 0 and int(distinct(sizes).max()) >= 2**32
         records = np.empty(names.shape, dtype=WIDE_RECORD if wide else RECORD)
-        records["source"], records["length"], records["offset"] = source, sizes, places
+        sources = factorise(names, records["source"], validate=validate_paths)
+        records["length"], records["offset"] = sizes, places
         check_lengths(records)
         made = cls._trusted(records, sources)
         return made.with_buffers(inlined) if inlined else made
@@ -272,11 +273,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
         Broadcasting repeats records without storing them, which keeps an array of 10**12 missing chunks small.
         """
-        strides, shape = self._records.strides, self._records.shape
-        once = (
-            slice(0, 1) if stride == 0 and size else slice(None) for stride, size in zip(strides, shape, strict=True)
-        )
-        return self._records[tuple(once)]
+        return distinct(self._records)
 
     @property
     def is_pending(self) -> bool:

@@ -15,7 +15,7 @@ import virtualchunks as vc
 from virtualchunks.manifest import RECORD, ChunkManifest
 
 MILLION, FILES, PIECES = 10**6, 1000, 10_000
-LABEL = f"{MILLION:.0e} references over {FILES:,} files"
+LABEL = f"1e6 references over {FILES:,} files"
 
 REFERENCES = """
 from peers import memory
@@ -50,7 +50,7 @@ def columns(count: int, files: int) -> dict[str, Any]:
 def kept() -> Iterator[Row]:
     """Bytes for each reference, in memory and in a pickle."""
     for count in (MILLION, 10 * MILLION):
-        label = f"{count:.0e} references over {FILES:,} files"
+        label = f"1e{len(str(count)) - 1} references over {FILES:,} files"
         ours = in_process(REFERENCES.format(count=count, files=FILES))
         theirs = alone("virtualizarr", "references", count=count, files=FILES)
         found = {} if theirs is None else theirs.value
@@ -96,7 +96,9 @@ def pieces(count: int, *, own_metadata: bool = False) -> list[vc.ManifestArray]:
         return vc.ArrayMetadata.build(shape=(100, 4), chunks=(1, 4), dtype="<f4", fill_value=np.nan)
 
     def make(i: int) -> vc.ManifestArray:
-        table = vc.SourceTable.single(f"s3://bucket/archive/{i:06d}.nc", vc.Stamp(size=10**6, etag=f"etag-{i}"))
+        table = vc.SourceTable.single(
+            f"s3://bucket/archive/{i:06d}.nc".ljust(100, "x"), vc.Stamp(size=10**6, etag=f"etag-{i}")
+        )
         manifest = ChunkManifest.from_records(records.copy(), table)
         return vc.ManifestArray(metadata() if own_metadata else shared, manifest)
 

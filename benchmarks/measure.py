@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from peers import Elapsed
 
 #: Whether VirtualiZarr is in this environment too. The benchmarks have it in another one, see ``peers``.
 HAS_PEER = importlib.util.find_spec("virtualizarr") is not None
+#: Whether to leave out what takes minutes: ``QUICK=1``.
+QUICK = bool(os.environ.get("QUICK"))
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Row:
         return all(known) if known else None
 
     def text(self) -> str:
-        cells = [f"{self.number:<5}", f"{self.what:<60}", f"{number(self.ours, self.unit):>10}"]
+        cells = [f"{self.number:<5}", f"{self.what:<66}", f"{number(self.ours, self.unit):>12}"]
         cells.append(f"{number(self.bound, self.unit):>10}")
         cells.append(f"{self.ratio:>7.2f} ×" if self.ratio is not None else " " * 9)
         cells += [f"{self._peer(value):>19}" for value in (self.peer, self.kerchunk, self.icechunk)]
@@ -63,7 +65,10 @@ class Row:
         ours = self.ours if self.beside is None else self.beside
         if value is None:
             return ""
-        return f"{number(value, self.unit)} ({value / ours:.3g} ×)" if ours else number(value, self.unit)
+        if not ours:
+            return number(value, self.unit)
+        ratio = value / ours
+        return f"{number(value, self.unit)} ({f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} ×)"
 
 
 _CLAUSE = re.compile(r"(?P<sign><=|<|>=) (?P<most>[\d.]+)(?: (?P<unit>×|ms|µs|s|B/ref|B|MB|GB))?(?P<peer> the peer)?")
@@ -100,8 +105,8 @@ def number(value: float | None, unit: str) -> str:
 HEADER = "  ".join(
     [
         f"{'#':<5}",
-        f"{'':<60}",
-        f"{'ours':>10}",
+        f"{'':<66}",
+        f"{'ours':>12}",
         f"{'bound':>10}",
         f"{'ratio':>9}",
         f"{'VirtualiZarr':>19}",
@@ -159,9 +164,3 @@ def urls(files):
     folder = "s3://some-bucket/archive/of/a/model/with/a/long/name"
     return [f"{folder}/run-{i % 7}/member-{i % 31:03d}/output-{i:08d}.nc4".ljust(100, "x") for i in range(files)]
 """
-
-
-def save(rows: list[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = [{**asdict(row), "met": row.met} for row in rows]
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")

@@ -116,6 +116,14 @@ def _install(python: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(install, capture_output=True, text=True, check=False)
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the peers that are installed, as they are pinned."""
+    if interpreter() is None:
+        return {}
+    pins = [line.split("==") for line in (HERE / "requirements.txt").read_text().splitlines() if "==" in line]
+    return {name: pinned for name, pinned in pins if name in NAMES}
+
+
 @cache
 def peer(name: str) -> Peer | None:
     """Return the running worker of a peer, or None where there is none."""

@@ -26,7 +26,7 @@ def container(url: str) -> icechunk.VirtualChunkContainer:
     return icechunk.VirtualChunkContainer(f"{folder.as_uri()}/", icechunk.local_filesystem_store(str(folder)))
 
 
-def read(url: str) -> Run:
+def read(url: str, step: int = 1) -> Run:
     granted = container(url)
     config = icechunk.RepositoryConfig.default()
     config.set_virtual_chunk_container(granted)
@@ -37,7 +37,7 @@ def read(url: str) -> Run:
     found.vz.to_icechunk(session.store)
     session.commit("references")
     store = repo.readonly_session("main").store
-    return lambda: xr.open_zarr(store, consolidated=False, zarr_format=3, chunks=None)["v"].values.shape[0]
+    return lambda: xr.open_zarr(store, consolidated=False, zarr_format=3, chunks=None)["v"][::step].values.shape[0]
 
 
 def open_zarr(count: int) -> Run:

@@ -23,13 +23,14 @@ def translate(url: str) -> dict[str, Any]:
     return references
 
 
-def read(url: str) -> Run:
+def read(url: str, step: int = 1) -> Run:
     found = translate(url)
     protocol = url.split(":")[0]
 
     def run() -> int:
         store = refs_as_store(found, remote_protocol=protocol)
-        return int(xr.open_zarr(store, zarr_format=2, consolidated=False, chunks=None)["v"].values.shape[0])
+        values = xr.open_zarr(store, zarr_format=2, consolidated=False, chunks=None)["v"][::step].values
+        return int(values.shape[0])
 
     return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from collections.abc import Callable
@@ -64,9 +63,9 @@ def manifest(count: int, files: int, *, validate: bool = False, width: int | Non
     )
 
 
-def read(url: str) -> Run:
+def read(url: str, step: int = 1) -> Run:
     store = HDFParser()(url, registry(url))
-    return lambda: xr.open_zarr(store, consolidated=False, zarr_format=3, chunks=None)["v"].values.shape[0]
+    return lambda: xr.open_zarr(store, consolidated=False, zarr_format=3, chunks=None)["v"][::step].values.shape[0]
 
 
 def read_memory(url: str) -> Run:
@@ -150,14 +149,14 @@ def make_array() -> Run:
 
 def pieces(count: int) -> list[ManifestArray]:
     """Return many arrays of 100 chunks, each over one file."""
-    parsed = metadata((100, 4), (1, 4), ("t", "x"))
+    parsed, text = metadata((100, 4), (1, 4), ("t", "x")), np.dtypes.StringDType()
     offsets = (np.arange(100, dtype="u8") * 1000).reshape(100, 1)
     lengths = np.full((100, 1), 1000, dtype="u8")
     return [
         ManifestArray(
             parsed,
             ChunkManifest.from_arrays(
-                paths=np.full((100, 1), f"s3://bucket/archive/{i:06d}.nc", dtype=np.dtypes.StringDType()),
+                paths=np.full((100, 1), f"s3://bucket/archive/{i:06d}.nc".ljust(100, "x"), dtype=text),
                 offsets=offsets,
                 lengths=lengths,
                 validate_paths=False,
@@ -248,6 +247,3 @@ CASES: dict[str, Callable[..., Run]] = {
         write_icechunk,
     )
 }
-
-if __name__ == "__main__":
-    print(json.dumps(sorted(CASES)))

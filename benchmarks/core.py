@@ -175,8 +175,9 @@ def arrays() -> Iterator[Row]:
 
 def run() -> Iterator[Row]:
     """Measure everything here."""
-    for measure in (kept, building, joining, sending, arrays):
-        yield from measure()
+    numbered = [row for measure in (kept, building, joining, sending) for row in measure()]
+    yield from sorted(numbered, key=lambda row: row.number)
+    yield from arrays()
 
 
 if __name__ == "__main__":

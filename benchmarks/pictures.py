@@ -76,11 +76,11 @@ def limit(row: dict[str, Any]) -> float | None:
 
 def ratios(results: dict[str, Any]) -> Any:
     """Draw every row of the main table relative to ours: what is to the right is more."""
-    rows = [row for row in results["rows"] if row["number"] and row["ours"] and not row["target"].startswith(">=")]
+    rows = [row for row in results["rows"] if row["number"] not in ("", "growth") and _is_less_better(row)]
     figure, axes = plt.subplots(figsize=(9.5, 0.27 * len(rows) + 1.4))
     for place, row in enumerate(rows):
         _line(axes, place, row)
-    axes.set_yticks(range(len(rows)), [f"{row['what']}   {row['number']}" for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{row['number']} · {row['what']}" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ×" if value < 1e5 else f"{value:.0e} ×"))
@@ -92,6 +92,12 @@ def ratios(results: dict[str, Any]) -> Any:
     axes.tick_params(axis="y", length=0)
     _legend(axes)
     return figure
+
+
+def _is_less_better(row: dict[str, Any]) -> bool:
+    """Whether a row has something to be compared with, and less of it is better."""
+    compared = row["bound"] or row["peer"] or row["target"]
+    return bool(row["ours"] and compared and not row["target"].startswith(">="))
 
 
 def _line(axes: Axes, place: int, row: dict[str, Any]) -> None:
@@ -130,7 +136,7 @@ def _legend(axes: Axes) -> None:
 def growth(results: dict[str, Any]) -> Any:
     """Draw seconds and memory over the number of references."""
     found = {int(power): steps for power, steps in results["growth"].items()}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.8), layout="constrained")
     colors = plt.get_cmap("tab10").colors
     for color, (step, label) in zip(colors, CURVES.items(), strict=False):
         points = {10**power: entry[step]["seconds"] for power, entry in found.items() if step in entry}
@@ -158,7 +164,10 @@ def growth(results: dict[str, Any]) -> Any:
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", xlabel="references")
         axes.grid(color="#ececec", linewidth=0.6)
-        axes.legend(frameon=False, fontsize=8, loc="lower right" if axes is right else "upper left")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.legend(
+            frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2 if axes is left else 1
+        )
     return figure
 
 

@@ -333,3 +333,18 @@ def test_a_view_pickles_as_what_it_shows():
     part = array[7:9, 3:5]
     assert len(pickle.dumps(part.manifest)) < 1000
     assert pickle.loads(pickle.dumps(part.manifest)) == part.manifest
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_joining_renumbers_sources_with_little_memory(axis):
+    rng = np.random.default_rng(axis)
+    shapes = [tuple(int(n) if place == axis else 60 for place in range(3)) for n in rng.integers(1, 60, 7)]
+    urls = np.array(["", *(f"s3://b/{i}" for i in range(9))], dtype=object)
+    paths = [urls[rng.integers(0, len(urls), shape)] for shape in shapes]
+    parts = [
+        ChunkManifest.from_arrays(paths=p, offsets=np.zeros(p.shape, int), lengths=(p != "").astype(int)) for p in paths
+    ]
+    peak, joined = peak_of(lambda: concatenate(parts, axis))
+    assert peak < joined.records.nbytes + 2_500_000
+    found = np.array(["", *joined.sources.urls], dtype=object)[joined.records["source"] + 1]
+    assert np.array_equal(found, np.concatenate(paths, axis))

@@ -480,12 +480,14 @@ def _shift_sources(
     for key, table in tables.items():
         starts[key] = first
         first += len(table)
-    shifts = [starts[id(manifest._sources)] for manifest in manifests]
-    counts = [manifest._records.shape[axis] for manifest in manifests]
-    shift = np.repeat(np.array(shifts, dtype=np.int32), counts)
-    shift = shift.reshape(-1, *[1] * (records.ndim - axis - 1))
-    source = records["source"]
-    np.add(source, shift, out=source, where=source >= 0)
+    shifts = np.array([starts[id(manifest._sources)] for manifest in manifests], dtype=np.int32)
+    ends = np.cumsum([manifest._records.shape[axis] for manifest in manifests])
+    source = np.moveaxis(records["source"], axis, 0)
+    step = max(1, _BLOCK * len(source) // max(source.size, 1))
+    for start in range(0, len(source), step):
+        block = source[start : start + step]
+        owner = np.searchsorted(ends, np.arange(start, start + len(block)), side="right")
+        np.add(block, shifts[owner].reshape(-1, *[1] * (source.ndim - 1)), out=block, where=block >= 0)
 
 
 def _row_identity(table: SourceTable, row: int) -> tuple[Any, ...]:

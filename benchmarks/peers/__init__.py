@@ -84,6 +84,9 @@ class Peer:
         """End the worker."""
         self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 @cache

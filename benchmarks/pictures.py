@@ -21,7 +21,9 @@ from matplotlib.ticker import FuncFormatter
 RESULTS = Path(__file__).parent / "results"
 PEERS = {"peer": ("VirtualiZarr", "#d55e00", "s"), "kerchunk": ("kerchunk", "#e69f00", "^")}
 PEERS["icechunk"] = ("icechunk", "#56b4e9", "D")
-OURS, BOUND, GREY = "#009e73", "#222222", "#b0b0b0"
+OURS, MISSED, BOUND, GREY = "#009e73", "#cc0000", "#222222", "#b0b0b0"
+#: The color of ours, by whether the target is met.
+MET = {True: OURS, False: MISSED, None: "#666666"}
 CURVES = {
     "build": "build (from_arrays)",
     "concat 2": "concatenate 2 arrays",
@@ -116,13 +118,14 @@ def _line(axes: Axes, place: int, row: dict[str, Any]) -> None:
     for key, ratio in others.items():
         _, color, shape = PEERS[key]
         axes.plot(ratio, place, shape, color=color, markersize=5.5, zorder=3)
-    axes.plot(1, place, "o", color=OURS if row["met"] is not False else "#cc0000", markersize=7, zorder=4)
+    axes.plot(1, place, "o", color=MET[row["met"]], markersize=7, zorder=4)
 
 
 def _legend(axes: Axes) -> None:
     entries: list[tuple[str, dict[str, Any]]] = [
         ("ours, target met", {"marker": "o", "color": OURS}),
-        ("ours, target not met", {"marker": "o", "color": "#cc0000"}),
+        ("ours, target not met", {"marker": "o", "color": MISSED}),
+        ("ours, without target", {"marker": "o", "color": MET[None]}),
         ("the bound", {"marker": "|", "color": BOUND, "markeredgewidth": 2, "markersize": 10}),
         ("the target", {"marker": ">", "color": "none", "markeredgecolor": "#666666"}),
         *((name, {"marker": shape, "color": color}) for name, color, shape in PEERS.values()),
@@ -157,8 +160,8 @@ def growth(results: dict[str, Any]) -> Any:
     ]
     if rss:
         right.plot(*zip(*rss, strict=True), "s-", color=PEERS["peer"][1], markersize=4, label="retained, VirtualiZarr")
-    right.axhline(2.2, color="#cc0000", linewidth=0.9)
-    right.annotate("2.2 GB", (sizes[0], 2.2), color="#cc0000", va="bottom", fontsize=8)
+    right.axhline(2.2, color=MISSED, linewidth=0.9)
+    right.annotate("2.2 GB", (sizes[0], 2.2), color=MISSED, va="bottom", fontsize=8)
     _guides(right, found, (16e-9,))
     right.set(title="memory in GB", ylim=(1e-3, 6))
     for axes in (left, right):

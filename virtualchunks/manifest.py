@@ -476,18 +476,20 @@ def concatenate(manifests: Sequence[ChunkManifest], axis: int) -> ChunkManifest:
 def _shift_sources(
     records: Records, manifests: Sequence[ChunkManifest], tables: Mapping[int, SourceTable], axis: int
 ) -> None:
-    first, starts = 0, {}
-    for key, table in tables.items():
-        starts[key] = first
-        first += len(table)
+    firsts = np.cumsum([0, *map(len, tables.values())])
+    starts = dict(zip(tables, firsts.tolist(), strict=False))
     shifts = np.array([starts[id(manifest._sources)] for manifest in manifests], dtype=np.int32)
-    ends = np.cumsum([manifest._records.shape[axis] for manifest in manifests])
+    counts = np.array([manifest._records.shape[axis] for manifest in manifests])
+    ends = np.cumsum(counts)
     source = np.moveaxis(records["source"], axis, 0)
     step = max(1, _BLOCK * len(source) // max(source.size, 1))
     for start in range(0, len(source), step):
         block = source[start : start + step]
-        owner = np.searchsorted(ends, np.arange(start, start + len(block)), side="right")
-        np.add(block, shifts[owner].reshape(-1, *[1] * (source.ndim - 1)), out=block, where=block >= 0)
+        low, high = np.searchsorted(ends, [start, start + len(block) - 1], side="right").tolist()
+        owners = slice(low, high + 1)
+        within = np.minimum(ends[owners], start + len(block)) - np.maximum(ends[owners] - counts[owners], start)
+        shift = np.repeat(shifts[owners], within).reshape(-1, *[1] * (source.ndim - 1))
+        np.add(block, shift, out=block, where=block >= 0)
 
 
 def _row_identity(table: SourceTable, row: int) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ STEPS = ("build", "concat 2", "concat 1000", "slice", "pickle", "write Parquet",
 #: JSON of 1e8 references would be 13 GB.
 MOST = {"write JSON": 7}
 #: How often each step runs.
-REPEAT = {10**5: 9, 10**6: 7, 10**7: 3, 10**8: 2}
+REPEAT = {10**5: 9, 10**6: 7, 10**7: 3, 10**8: 3}
 
 
 class Sink:

@@ -1,8 +1,8 @@
 """Run the benchmarks, print the table, and keep it in ``benchmarks/results/``, as pictures too, and in the docs.
 
 Times are ratios within one run: beside the least work that the task allows (the bound), and beside the peers, which run
-in an environment of their own. ``python benchmarks/run.py core parsing`` runs just these parts, and ``QUICK=1`` runs
-the main table without what takes the peers minutes; neither replaces the results that are kept.
+in an environment of their own. ``python benchmarks/run.py core parsing`` runs just these parts, and renews just their
+rows; ``QUICK=1`` runs the main table without what takes the peers minutes, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,20 +37,19 @@ BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->
 def main(parts: list[str]) -> None:
     start = time.monotonic()
     known = [part for part in (*MAIN, *MORE) if (HERE / f"{part}.py").is_file()]
-    whole = not parts and not QUICK
-    rows: list[Row] = []
+    rows: dict[str, list[Row]] = {}
     curves: dict[int, dict[str, Any]] = {}
     print(HEADER)
-    for part in parts or (known if whole else MAIN):
+    for part in parts or (MAIN if QUICK else known):
         if part == "growth":
             curves = growth.curves()
-        found = growth.rows(curves) if part == "growth" else importlib.import_module(part).run()
-        for row in found:
-            rows.append(row)
+        rows[part] = []
+        for row in growth.rows(curves) if part == "growth" else importlib.import_module(part).run():
+            rows[part].append(row)
             print(row.text(), flush=True)
-    print(f"{time.monotonic() - start:.0f} s; {summary(rows)}")
-    if whole:
-        keep(rows, curves)
+    print(f"{time.monotonic() - start:.0f} s; {summary([row for found in rows.values() for row in found])}")
+    if not QUICK:
+        keep(known, rows, curves)
 
 
 def summary(rows: list[Row]) -> str:
@@ -59,26 +58,33 @@ def summary(rows: list[Row]) -> str:
     return f"{sum(judged)} of {len(judged)} targets met"
 
 
-def keep(rows: list[Row], curves: dict[int, dict[str, Any]]) -> None:
-    """Write the results where they are kept."""
+def keep(known: list[str], rows: dict[str, list[Row]], curves: dict[int, dict[str, Any]]) -> None:
+    """Write the results where they are kept, those of the parts that did not run as they were."""
     from pictures import RESULTS, draw
 
+    path = RESULTS / "latest.json"
+    before = json.loads(path.read_text()) if path.is_file() else {"rows": [], "growth": {}}
+    found: list[dict[str, Any]] = []
+    for part in known:
+        if part in rows:
+            found += [{"part": part, **asdict(row), "met": row.met} for row in rows[part]]
+        else:
+            found += [row for row in before["rows"] if row["part"] == part]
     results = {
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version()},
         "versions": {"virtualchunks": version("virtualchunks"), **versions()},
-        "rows": [{**asdict(row), "met": row.met} for row in rows],
-        "growth": {str(power): found for power, found in curves.items()},
+        "rows": found,
+        "growth": {str(power): steps for power, steps in curves.items()} or before["growth"],
     }
-    (RESULTS / "latest.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     (DOCS / "images").mkdir(exist_ok=True)
-    for picture in draw(json.loads(json.dumps(results)), RESULTS):
+    for picture in draw(results, RESULTS):
         shutil.copyfile(picture, DOCS / "images" / f"benchmarks-{picture.name}")
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{markdown(results, rows)}\n\n{END}{rest.split(END)[1]}")
+    before_it, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(f"{before_it}{BEGIN}\n\n{markdown(results)}\n\n{END}{rest.split(END)[1]}")
 
 
-def markdown(results: dict[str, Any], rows: list[Row]) -> str:
+def markdown(results: dict[str, Any]) -> str:
     """Return the main table as Markdown."""
     named = {"virtualizarr": "VirtualiZarr"}
     with_versions = ", ".join(f"{named.get(name, name)} {found}" for name, found in results["versions"].items())
@@ -88,9 +94,8 @@ def markdown(results: dict[str, Any], rows: list[Row]) -> str:
         "| # | what | ours | bound | ratio | VirtualiZarr | kerchunk | icechunk | target | met |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        if not row.number:
-            continue
+    names = [field.name for field in fields(Row)]
+    for row in (Row(**{name: found[name] for name in names}) for found in results["rows"] if found["number"]):
         ratio = "" if row.ratio is None else f"{row.ratio:.2f} ×"
         met = {True: "yes", False: "**no**", None: ""}[row.met]
         peers = [number(value, row.unit) for value in (row.peer, row.kerchunk, row.icechunk)]

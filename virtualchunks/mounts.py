@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,6 +32,28 @@ class ReadableStore(Protocol):
 
     def get(self, path: str, *, options: Any = None) -> Any:
         """Get one object, or a range of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the bytes of a URL that the registry grants are to be had.
+
+    Parameters
+    ----------
+    url
+        The canonical URL.
+    store
+        An obstore store, or one with its methods.
+    key
+        The object's key, decoded, within ``store``.
+    path
+        The real path, links resolved, where the store is one of local files; otherwise None.
+    """
+
+    url: str
+    store: ReadableStore = field(repr=False)
+    key: str
+    path: str | None = None
 
 
 class Mount:

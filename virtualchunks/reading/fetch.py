@@ -210,7 +210,8 @@ def _single(ranges: Ranges) -> tuple[int, int] | None:
 
 def _fetch_one(location: Location, offset: int, length: int, stamp: Stamp | None) -> memoryview:
     """Read one range, as stores ask for it chunk by chunk: there is nothing to merge."""
-    start, stop = _one_range(location, offset, length, stamp)
+    start, stop = offset, offset + length
+    check_extent(location, stop, stamp)
     if start == stop:
         return memoryview(b"")
     if location.path is None:
@@ -222,7 +223,8 @@ def _fetch_one(location: Location, offset: int, length: int, stamp: Stamp | None
 
 
 async def _afetch_one(location: Location, offset: int, length: int, stamp: Stamp | None) -> memoryview:
-    start, stop = _one_range(location, offset, length, stamp)
+    start, stop = offset, offset + length
+    check_extent(location, stop, stamp)
     if location.path is None and start < stop:
         return (await aget(location, start, stop, stamp)).data
     if length <= SHORT:
@@ -230,17 +232,18 @@ async def _afetch_one(location: Location, offset: int, length: int, stamp: Stamp
     return await asyncio.to_thread(_fetch_one, location, offset, length, stamp)
 
 
-def _one_range(location: Location, offset: int, length: int, stamp: Stamp | None) -> tuple[int, int]:
-    start, stop = offset, offset + length
+def check_extent(location: Location, stop: int, stamp: Stamp | None) -> None:
+    """Raise if bytes are asked for that the object did not have when it was parsed.
+
+    Raises
+    ------
+    ShortReadError
+        Naming both.
+    """
     if stamp is not None and stamp.size is not None and stop > stamp.size:
-        raise _beyond(location, stop, stamp.size)
-    return start, stop
-
-
-def _beyond(location: Location, stop: int, size: int) -> ShortReadError:
-    return ShortReadError(
-        f"asked for bytes up to {stop} of {location.url}, which had {size} when parsed", url=location.url
-    )
+        raise ShortReadError(
+            f"asked for bytes up to {stop} of {location.url}, which had {stamp.size} when parsed", url=location.url
+        )
 
 
 def _prepare(
@@ -279,8 +282,7 @@ def prepare(
     """
     limits = COALESCING.get(type(location.store).__name__, REMOTE) if coalescing is None else coalescing
     todo = plan(offsets, lengths, limits)
-    if stamp is not None and stamp.size is not None and len(todo) and int(todo.stops.max()) > stamp.size:
-        raise _beyond(location, int(todo.stops.max()), stamp.size)
+    check_extent(location, int(todo.stops.max(initial=0)), stamp)
     return todo, limits
 
 

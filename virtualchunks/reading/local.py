@@ -56,6 +56,7 @@ class LocalFile:
             raise SourceUnavailableError(f"{kind}, not a file: name the file itself", url=self.url)
         self.stamp: Stamp = local_stamp(status)
         self._state = _state(status)
+        self._identity = _identity(status)
         self.size = status.st_size  # the files of /proc have none, and none of their bytes are read
 
     def __enter__(self) -> Self:
@@ -127,6 +128,13 @@ class LocalFile:
         if difference:
             raise SourceChangedError(f"{self.url} changed: {difference}: parse it again", url=self.url)
 
+    def is_at(self, path: str) -> bool:
+        """Return whether a path leads to this very file, and it still is what it was when it was opened."""
+        try:
+            return _identity(os.stat(path)) == self._identity
+        except OSError:
+            return False
+
     def _named(self) -> os.stat_result:
         """What the path names now."""
         try:
@@ -145,6 +153,11 @@ class LocalFile:
 def _state(status: os.stat_result) -> tuple[int, ...]:
     """What a stamp is made of, quick to compare."""
     return status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file in one state apart from all others."""
+    return status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns, status.st_dev
 
 
 def _open(path: str) -> int:

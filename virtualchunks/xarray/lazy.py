@@ -15,7 +15,7 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.reading.blocks import BlockCache
 from virtualchunks.reading.tally import Tally
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.xarray.dataset import plain_values, text_encoding
+from virtualchunks.xarray.decoding import plain_values, text_encoding
 
 
 class ReferencedArray(BackendArray):

@@ -9,7 +9,7 @@ PY     := $(VENV)/bin/python
 STAMPS := $(VENV)/stamps
 INPUTS := pyproject.toml constraints.txt
 WORKERS ?= 2
-export PYTHON
+export PYTHON QUICK
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export NO_MKDOCS_2_WARNING = 1
 
@@ -45,7 +45,7 @@ pages: $(STAMPS)/check
 docs: $(STAMPS)/docs  ## build the documentation in site/, with warnings as errors
 	$(PY) -m mkdocs build --strict --quiet
 
-bench: $(STAMPS)/bench  ## run the benchmarks beside the peers
+bench: $(STAMPS)/bench  ## run the benchmarks beside the peers (QUICK=1: the main table)
 	$(PY) benchmarks/run.py
 
 fuzz: $(STAMPS)/test  ## combine 10,000 archives drawn at random; then run the property tests for long

@@ -32,7 +32,10 @@ class Latency:
         self._process.wait()
 
     def count(self) -> dict[str, int]:
-        """Return and forget: requests, bytes sent, and the most in flight at a time."""
+        """Return and forget: requests, bytes sent, the most in flight at a time, and rounds.
+
+        A round begins with a request that was sent when none was under way: what it asks for was not known before.
+        """
         with urlopen(f"{self.root}/count", timeout=60) as answer:
             found: dict[str, int] = json.load(answer)
         return found
@@ -41,7 +44,7 @@ class Latency:
 def serve(folder: Path) -> None:
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     lock = threading.Lock()
-    blank = {"requests": 0, "bytes": 0, "at_once": 0}
+    blank = {"requests": 0, "bytes": 0, "at_once": 0, "rounds": 0}
     state = {**blank, "now": 0}
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,6 +63,7 @@ def serve(folder: Path) -> None:
                 return
             with lock:
                 state["requests"] += 1
+                state["rounds"] += state["now"] == 0
                 state["now"] += 1
                 state["at_once"] = max(state["at_once"], state["now"])
             time.sleep(DELAY)

@@ -8,7 +8,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-from measure import HAS_PEER, Row, alternately
+from measure import Row, alternately
+from peers import cases as peers
 
 import virtualchunks as vc
 from virtualchunks_parsers.hdf5 import HDF5Parser
@@ -83,24 +84,11 @@ def _run(folder: Path) -> list[Row]:
             "bound": lambda path=path, bound=bound: bound(path),
             "open": lambda url=url, registry=registry: vc.open_virtual_dataset(url, registry, loadable_variables=[]),
         }
-        if HAS_PEER:
-            runs["peer"], runs["peer open"] = _peer(url)
-        times = alternately(runs, 7)
-        rows.append(Row(label, times["ours"], "s", times["bound"], times.get("peer"), target))
-        rows.append(
-            Row(f"{label}: open_virtual_dataset", times["open"], "s", times["bound"], times.get("peer open"), "")
-        )
+        parsed, opened = peers("parse", url=url), peers("open_one", url=url)
+        runs |= parsed | {f"{name} open": run for name, run in opened.items()}
+        times = alternately(runs, 5)
+        peer, kerchunk = times.get("virtualizarr"), times.get("kerchunk")
+        rows.append(Row(label, times["ours"], "s", times["bound"], peer, target, kerchunk=kerchunk))
+        peer = times.get("virtualizarr open")
+        rows.append(Row(f"{label}: open_virtual_dataset", times["open"], "s", times["bound"], peer))
     return rows
-
-
-def _peer(url: str) -> tuple[Any, Any]:
-    from obspec_utils.registry import ObjectStoreRegistry
-    from obstore.store import LocalStore
-    from virtualizarr import open_virtual_dataset
-    from virtualizarr.parsers import HDFParser
-
-    registry = ObjectStoreRegistry({"file://": LocalStore()})
-    return (
-        lambda: HDFParser()(url, registry),
-        lambda: open_virtual_dataset(url, registry=registry, parser=HDFParser(), loadable_variables=[]),
-    )

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from measure import HAS_PEER, Row, alternately, best, in_process
+from measure import Row, alternately, best, in_process
+from peers import cases
 
 import virtualchunks as vc
 from virtualchunks.manifest import ChunkManifest
@@ -109,43 +110,17 @@ def fast_columns(folder: Path) -> Callable[[], None] | None:
     return write
 
 
-def peer_dataset(count: int) -> Any:
-    """Return the same references as the peer's virtual Dataset."""
-    import xarray as xr
-    from virtualizarr.manifests import ChunkManifest as PeerManifest
-    from virtualizarr.manifests import ManifestArray as PeerArray
-    from zarr.core.metadata.v3 import ArrayV3Metadata
-
-    array = group(count).arrays["air"]
-    paths, offsets, lengths = columns(count)
-    manifest = PeerManifest.from_arrays(
-        paths=np.array(paths, dtype=np.dtypes.StringDType())[:, None],
-        offsets=offsets[:, None].astype("u8"),
-        lengths=lengths[:, None].astype("u8"),
-        validate_paths=False,
-    )
-    document = {**array.metadata.to_dict(), "attributes": {}}
-    return xr.Dataset({"air": (("time", "x"), PeerArray(ArrayV3Metadata.from_dict(document), manifest))})
-
-
 def peer_times(folder: Path) -> dict[str, float]:
     """Return what the peer takes to write and read, for COUNT references as its times are linear."""
-    if not HAS_PEER:
-        return {}
-    from obspec_utils.registry import ObjectStoreRegistry
-    from obstore.store import LocalStore
-    from virtualizarr.parsers import KerchunkJSONParser, KerchunkParquetParser
-
-    dataset = peer_dataset(PEER_COUNT)
-    document, parquet = folder / "peer.json", folder / "peer.parquet"
-    registry = ObjectStoreRegistry({"file://": LocalStore()})
-    runs: dict[str, Callable[[], Any]] = {
-        "write json": lambda: dataset.vz.to_kerchunk(str(document), format="json"),
-        "write parquet": lambda: dataset.vz.to_kerchunk(str(parquet), format="parquet", record_size=RECORD_SIZE),
-        "read json": lambda: KerchunkJSONParser()(document.as_uri(), registry),
-        "read parquet": lambda: KerchunkParquetParser()(parquet.as_uri(), registry),
-    }
-    return {name: best(run, 1) * COUNT / PEER_COUNT for name, run in runs.items()}
+    found = {}
+    for form in ("json", "parquet"):
+        path = str(folder / f"peer.{form}")
+        options = {"count": PEER_COUNT, "files": FILES, "record_size": RECORD_SIZE}
+        for name, run in cases("write_kerchunk", path=path, form=form, **options).items():
+            found[f"{name} write {form}"] = best(run, 1) * COUNT / PEER_COUNT
+        for name, run in cases("read_kerchunk", path=path, form=form).items():
+            found[f"{name} read {form}"] = best(run, 1) * COUNT / PEER_COUNT
+    return {name.removeprefix("virtualizarr "): took for name, took in found.items()}
 
 
 def writing(folder: Path, tree: vc.ManifestGroup, peer: dict[str, float]) -> Iterator[Row]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from measure import HAS_PEER, Row, best
+from measure import Row, alternately, best
+from peers import cases
 
 import virtualchunks as vc
 from virtualchunks.manifest import RECORD
@@ -22,20 +23,6 @@ def tree() -> vc.ManifestGroup:
     return vc.ManifestGroup({"v": vc.ManifestArray(metadata, vc.ChunkManifest.from_records(records, table))})
 
 
-def peer_rename() -> float | None:
-    if not HAS_PEER:
-        return None
-    from virtualizarr.manifests import ChunkManifest
-
-    manifest = ChunkManifest.from_arrays(
-        paths=np.repeat(np.array(URLS, dtype=np.dtypes.StringDType()), CHUNKS),
-        offsets=np.arange(FILES * CHUNKS, dtype="u8"),
-        lengths=np.full(FILES * CHUNKS, 1000, dtype="u8"),
-        validate_paths=False,
-    )
-    return best(lambda: manifest.rename_paths(lambda url: url.replace(OLD, NEW)), 1)
-
-
 def run() -> list[Row]:
     """Measure everything here."""
     group = tree()
@@ -50,8 +37,10 @@ def run() -> list[Row]:
     }
     template = vc.template({"v": group.arrays["v"].metadata}, {"t": np.arange(FILES), "x": np.arange(CHUNKS)})
     label = "1e6 references over 1,000 files"
+    peers = cases("rename", count=FILES * CHUNKS, files=FILES, old="some-bucket", new="another")
+    times = alternately({"ours": lambda: group.virtual.rename({OLD: NEW}), **peers}, 3)
     return [
-        Row(f"rename, {label}", best(lambda: group.virtual.rename({OLD: NEW})), "s", None, peer_rename(), "<= 10 ms"),
+        Row(f"rename, {label}", times["ours"], "s", None, times.get("virtualizarr"), "<= 10 ms"),
         Row(f"sources(), {label}", best(group.virtual.sources), "s"),
         Row(f"locate(one place), {label}", best(lambda: group.virtual.locate(t=5, x=7)), "s"),
         Row(f"diff, {label}", best(lambda: group.virtual.diff(renamed)), "s"),

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import ManifestError, URLError
 from virtualchunks.manifest import RECORD, WIDE_RECORD, ChunkManifest, concatenate, parse_chunk_key
+from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.sources import PackedStrings, SourceTable, Stamp
 
 URL = "s3://bucket/a.nc"
@@ -269,3 +271,80 @@ def test_chunk_keys():
     for key in ("", "1.", ".1", "1..2", "٣", "1e3", "+1"):
         with pytest.raises(ManifestError):
             parse_chunk_key(key)
+
+
+def peak_of(function):
+    """Return what tracemalloc saw at most while a function ran, and what the function returned."""
+    tracemalloc.start()
+    try:
+        result = function()
+        return tracemalloc.get_traced_memory()[1], result
+    finally:
+        tracemalloc.stop()
+
+
+def columns(files, each):
+    names = np.array([f"s3://bucket/{i:06d}.nc".ljust(100, "x") for i in range(files)], dtype=np.dtypes.StringDType())
+    shape = (files, each)
+    return {
+        "paths": np.broadcast_to(names[:, None], shape),
+        "offsets": np.broadcast_to(np.arange(each) * 8, shape),
+        "lengths": np.broadcast_to(8, shape),
+    }
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_columns_become_records_with_next_to_no_memory_beside_them(repeated):
+    given = columns(100, 10_000)
+    if not repeated:
+        given = {name: np.ascontiguousarray(column) for name, column in given.items()}
+    peak, manifest = peak_of(lambda: ChunkManifest.from_arrays(**given))
+    assert len(manifest) == 10**6
+    assert peak <= (1.05 if repeated else 1.5) * manifest.nbytes
+    assert manifest.get_entry((99, 9_999)) == entry(79_992, path=given["paths"][99, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.dtypes.StringDType(), object, "U"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_paths_of_any_layout_are_numbered_alike(dtype, order):
+    paths = np.array(["s3://b/1", "", "s3://b/0", "S3://b/1"], dtype=object)
+    rows = np.random.default_rng(1).integers(0, len(paths), (700, 300)) * (np.arange(300) % 7 > 3)
+    names = np.asarray(paths[rows].astype(dtype), order=order)
+    manifest = ChunkManifest.from_arrays(paths=names, offsets=rows, lengths=rows + 1)
+    assert [*manifest.sources.urls] == ["s3://b/1", "s3://b/0"]
+    assert np.array_equal(manifest.records["source"], np.array([0, -1, 1, 0])[rows])
+    assert np.array_equal(manifest.records["offset"], rows)
+
+
+def test_slices_of_whole_chunks_are_views():
+    manifest = ChunkManifest.from_arrays(**columns(50, 1000))
+    array = ManifestArray(ArrayMetadata.build(shape=(500, 4000), chunks=(10, 4), dtype="<f4"), manifest)
+    peak, part = peak_of(lambda: array[100:385, 400:])
+    assert peak < 20_000
+    assert np.shares_memory(part.manifest.records, manifest.records)
+    assert part.shape == (285, 3600)
+    assert part.manifest == ChunkManifest.from_records(manifest.records[10:39, 100:].copy(), manifest.sources)
+    assert np.shares_memory(array[200:210][0:10].manifest.records, manifest.records)
+
+
+def test_a_view_pickles_as_what_it_shows():
+    manifest = ChunkManifest.from_arrays(**columns(50, 1000))
+    array = ManifestArray(ArrayMetadata.build(shape=(50, 1000), chunks=(1, 1), dtype="<f4"), manifest)
+    part = array[7:9, 3:5]
+    assert len(pickle.dumps(part.manifest)) < 1000
+    assert pickle.loads(pickle.dumps(part.manifest)) == part.manifest
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_joining_renumbers_sources_with_little_memory(axis):
+    rng = np.random.default_rng(axis)
+    shapes = [tuple(int(n) if place == axis else 60 for place in range(3)) for n in rng.integers(1, 60, 7)]
+    urls = np.array(["", *(f"s3://b/{i}" for i in range(9))], dtype=object)
+    paths = [urls[rng.integers(0, len(urls), shape)] for shape in shapes]
+    parts = [
+        ChunkManifest.from_arrays(paths=p, offsets=np.zeros(p.shape, int), lengths=(p != "").astype(int)) for p in paths
+    ]
+    peak, joined = peak_of(lambda: concatenate(parts, axis))
+    assert peak < joined.records.nbytes + 2_500_000
+    found = np.array(["", *joined.sources.urls], dtype=object)[joined.records["source"] + 1]
+    assert np.array_equal(found, np.concatenate(paths, axis))

@@ -106,8 +106,9 @@ def take_pieces(parts: Parts, axis: int, pieces: Pieces) -> Parts:
     cropped = ~cut & (nominal != pieces.rows) & ~pending
     cropped[-1] = False
     cut &= ~pending
-    records = np.take(manifest.records, real, axis=axis)
+    records = _records_at(manifest.records, axis, real)
     if pending.any():
+        records = records.copy()
         records["source"][_along(pending, axis, records.ndim)] = PENDING
     edges = np.where(pending | cut | cropped, pieces.rows, nominal)
     if pending[-1] and old.chunk is not None:
@@ -123,6 +124,30 @@ def take_pieces(parts: Parts, axis: int, pieces: Pieces) -> Parts:
     if cropped.any():
         taken = _crop(metadata, taken, axis, pieces.chunk, cropped)
     return metadata.replace(grid=grid), taken
+
+
+def take_range(parts: Parts, axis: int, start: int, stop: int) -> Parts:
+    """Return the array that holds the elements from `start` to `stop` of one axis, as a view where no chunk is cut.
+
+    Raises
+    ------
+    ChunkIndexError
+        If the range begins or ends within a chunk whose bytes cannot be cut.
+    """
+    metadata, manifest = parts
+    old = metadata.grid.axes[axis]
+    if old.chunk is None or start % old.chunk or stop <= start:
+        return take_pieces(parts, axis, Pieces.of_range(old, start, stop))
+    selection = (*[slice(None)] * axis, slice(start // old.chunk, -(-stop // old.chunk)))
+    grid = metadata.grid.replace(axis, Axis(stop - start, chunk=old.chunk))
+    return metadata.replace(grid=grid), ChunkManifest._trusted(manifest.records[selection], manifest.sources)
+
+
+def _records_at(records: Records, axis: int, chunk: IntArray) -> Records:
+    """Return the records of chunks along an axis: a view where they follow each other."""
+    if chunk[-1] - chunk[0] + 1 == len(chunk) and bool((np.diff(chunk) == 1).all()):
+        return records[(*[slice(None)] * axis, slice(int(chunk[0]), int(chunk[-1]) + 1))]
+    return np.take(records, chunk, axis=axis)
 
 
 def _along(flags: npt.NDArray[np.bool_], axis: int, ndim: int) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import ChunkIndexError
-from virtualchunks.indexing import Parts, Pieces, add_axis, drop_axis, is_cuttable, take_pieces
+from virtualchunks.indexing import Parts, Pieces, add_axis, drop_axis, is_cuttable, take_pieces, take_range
 
 Indexer = int | slice | npt.NDArray[np.int64]
 
@@ -41,6 +41,9 @@ def select(parts: Parts, key: Any) -> tuple[Parts, bool]:
     for axis in reversed(range(len(shape))):
         indexer = indexers[axis]
         if isinstance(indexer, slice) and indexer == slice(0, shape[axis], 1):
+            continue
+        if isinstance(indexer, slice) and indexer.step == 1:
+            parts = take_range(parts, axis, indexer.start, indexer.stop)
             continue
         pieces = _pieces(parts, axis, indexer)
         pending |= bool((pieces.chunk < 0).any())
@@ -168,8 +171,6 @@ def _pieces(parts: Parts, number: int, indexer: Indexer) -> Pieces:
     if isinstance(indexer, int):
         return Pieces.of_range(axis, indexer, indexer + 1)
     if isinstance(indexer, slice):
-        if indexer.step == 1:
-            return Pieces.of_range(axis, indexer.start, indexer.stop)
         return Pieces.of_positions(axis, np.arange(indexer.start, indexer.stop, indexer.step, dtype=np.int64))
     last = indexer == -1
     positions = np.where(indexer < 0, indexer + axis.size, indexer)

@@ -28,6 +28,7 @@ from virtualchunks.records import (
     check_ranges,
     checked_entry,
     chunk_key,
+    distinct,
     factorise,
     parse_chunk_key,
     spanned_shape,
@@ -185,11 +186,11 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
             raise ManifestError(
                 f"paths, offsets and lengths differ in shape: {names.shape}, {places.shape}, {sizes.shape}"
             )
-        check_ranges(places, sizes)
-        source, sources = factorise(names, validate=validate_paths)
-        wide = sizes.size > 0 and int(sizes.max()) >= 2**32
+        check_ranges(distinct(places), distinct(sizes))
+        wide = sizes.size > 0 and int(distinct(sizes).max()) >= 2**32
         records = np.empty(names.shape, dtype=WIDE_RECORD if wide else RECORD)
-        records["source"], records["length"], records["offset"] = source, sizes, places
+        sources = factorise(names, records["source"], validate=validate_paths)
+        records["length"], records["offset"] = sizes, places
         check_lengths(records)
         made = cls._trusted(records, sources)
         return made.with_buffers(inlined) if inlined else made
@@ -272,11 +273,7 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
 
         Broadcasting repeats records without storing them, which keeps an array of 10**12 missing chunks small.
         """
-        strides, shape = self._records.strides, self._records.shape
-        once = (
-            slice(0, 1) if stride == 0 and size else slice(None) for stride, size in zip(strides, shape, strict=True)
-        )
-        return self._records[tuple(once)]
+        return distinct(self._records)
 
     @property
     def is_pending(self) -> bool:
@@ -479,16 +476,20 @@ def concatenate(manifests: Sequence[ChunkManifest], axis: int) -> ChunkManifest:
 def _shift_sources(
     records: Records, manifests: Sequence[ChunkManifest], tables: Mapping[int, SourceTable], axis: int
 ) -> None:
-    first, starts = 0, {}
-    for key, table in tables.items():
-        starts[key] = first
-        first += len(table)
-    shifts = [starts[id(manifest._sources)] for manifest in manifests]
-    counts = [manifest._records.shape[axis] for manifest in manifests]
-    shift = np.repeat(np.array(shifts, dtype=np.int32), counts)
-    shift = shift.reshape(-1, *[1] * (records.ndim - axis - 1))
-    source = records["source"]
-    np.add(source, shift, out=source, where=source >= 0)
+    firsts = np.cumsum([0, *map(len, tables.values())])
+    starts = dict(zip(tables, firsts.tolist(), strict=False))
+    shifts = np.array([starts[id(manifest._sources)] for manifest in manifests], dtype=np.int32)
+    counts = np.array([manifest._records.shape[axis] for manifest in manifests])
+    ends = np.cumsum(counts)
+    source = np.moveaxis(records["source"], axis, 0)
+    step = max(1, _BLOCK * len(source) // max(source.size, 1))
+    for start in range(0, len(source), step):
+        block = source[start : start + step]
+        low, high = np.searchsorted(ends, [start, start + len(block) - 1], side="right").tolist()
+        owners = slice(low, high + 1)
+        within = np.minimum(ends[owners], start + len(block)) - np.maximum(ends[owners] - counts[owners], start)
+        shift = np.repeat(shifts[owners], within).reshape(-1, *[1] * (source.ndim - 1))
+        np.add(block, shift, out=block, where=block >= 0)
 
 
 def _row_identity(table: SourceTable, row: int) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ PENDING = -2
 
 LARGEST_OFFSET = 2**63 - 1
 
-#: How many paths are turned into Python strings at a time.
+#: How many chunks are looked at in one step, where a step takes memory of its own.
 _BLOCK = 65_536
 
 
@@ -99,14 +99,35 @@ def check_ranges(offsets: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> None:
 
 def check_lengths(records: Records) -> None:
     """Raise ManifestError for a chunk that is there and has no bytes."""
-    empty = (records["source"] >= 0) & (records["length"] == 0)
-    if empty.any():
-        index = tuple(np.argwhere(empty)[0].tolist())
-        raise ManifestError(f"chunk {index} has the length 0; leave the path of a missing chunk empty", chunk=index)
+    flat = records.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        empty = np.flatnonzero((block["source"] >= 0) & (block["length"] == 0))
+        if empty.size:
+            index = tuple(int(i) for i in np.unravel_index(start + empty[0], records.shape))
+            raise ManifestError(f"chunk {index} has the length 0; leave the path of a missing chunk empty", chunk=index)
 
 
-def factorise(names: npt.NDArray[Any], *, validate: bool) -> tuple[npt.NDArray[np.int32], SourceTable]:
-    """Return the table of the distinct URLs in an array of them, and the row of each; -1 for the empty string.
+def distinct(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array without its repetitions: axes that broadcasting made have the length 1."""
+    once = (
+        slice(0, 1) if stride == 0 and size else slice(None)
+        for stride, size in zip(array.strides, array.shape, strict=True)
+    )
+    return array[(*once, ...)]
+
+
+def factorise(names: npt.NDArray[Any], rows: npt.NDArray[np.int32], *, validate: bool) -> SourceTable:
+    """Return the table of the distinct URLs in an array of them.
+
+    Parameters
+    ----------
+    names
+        A URL for each chunk, or the empty string.
+    rows
+        An array of the same shape, which takes the row of each; -1 for the empty string.
+    validate
+        Whether to bring the URLs into their canonical spelling.
 
     Raises
     ------
@@ -115,20 +136,46 @@ def factorise(names: npt.NDArray[Any], *, validate: bool) -> tuple[npt.NDArray[n
     URLError
         If it is no acceptable URL, where that is to be validated.
     """
-    flat = names.reshape(-1)
-    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
-    numbers: dict[str, int] = {}
-    codes = np.empty(flat.size, dtype=np.int32)
-    for start, block in zip(range(0, flat.size, _BLOCK), blocks, strict=True):
-        texts = block.tolist()
-        for name in dict.fromkeys(texts):
-            numbers.setdefault(name, len(numbers))
-        codes[start : start + _BLOCK] = np.fromiter(map(numbers.__getitem__, texts), dtype=np.int32, count=len(texts))
+    once = distinct(names)
+    found = np.empty(once.shape, dtype=np.int32) if once.size < names.size else rows
+    numbers = _number(once, found)
     if not all(isinstance(name, str) for name in numbers):
         raise ManifestError("paths must be strings")
     urls = [name for name in numbers if name]
     canonical = canonical_urls([as_url(url) if url.startswith("/") else url for url in urls]) if validate else urls
-    rows = {url: row for row, url in enumerate(dict.fromkeys(canonical))}
-    row_of = {name: rows[url] for name, url in zip(urls, canonical, strict=True)}
+    row_of_url = {url: row for row, url in enumerate(dict.fromkeys(canonical))}
+    row_of = {name: row_of_url[url] for name, url in zip(urls, canonical, strict=True)}
     final = np.fromiter((row_of.get(name, MISSING) for name in numbers), dtype=np.int32, count=len(numbers))
-    return final[codes].reshape(names.shape), SourceTable.of_urls(list(rows))
+    if not np.array_equal(final, np.arange(len(numbers))):
+        _renumber(found, final)
+    if found is not rows:
+        rows[...] = found
+    return SourceTable.of_urls(list(row_of_url))
+
+
+def _number(names: npt.NDArray[Any], codes: npt.NDArray[np.int32]) -> dict[str, int]:
+    """Number the distinct names as they come, write each one's number to `codes`, and return the numbers."""
+    flat = names.reshape(-1) if names.flags.c_contiguous else names.flat
+    numbers: dict[str, int] = {}
+    for start in range(0, names.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        first, count = _runs(block)
+        texts = block[first].tolist()
+        for name in dict.fromkeys(texts):
+            numbers.setdefault(name, len(numbers))
+        code = np.fromiter(map(numbers.__getitem__, texts), dtype=np.int32, count=len(texts))
+        codes.flat[start : start + len(block)] = np.repeat(code, count)
+    return numbers
+
+
+def _runs(block: npt.NDArray[Any]) -> tuple[Any, Any]:
+    """Return where runs of one name begin, and how long each is; files usually come one after the other."""
+    if block.dtype != np.dtypes.StringDType():
+        return slice(None), 1
+    first = np.concatenate([[0], np.flatnonzero(block[1:] != block[:-1]) + 1])
+    return first, np.diff(first, append=len(block))
+
+
+def _renumber(codes: npt.NDArray[np.int32], final: npt.NDArray[np.int32]) -> None:
+    for start in range(0, codes.size, _BLOCK):
+        codes.flat[start : start + _BLOCK] = final[codes.flat[start : start + _BLOCK]]

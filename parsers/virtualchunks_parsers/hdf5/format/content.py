@@ -117,11 +117,15 @@ class Content:
 
     def read_all(self, addresses: Sequence[int], length: int, what: str) -> list[bytes]:
         """Read as many bytes at each of several addresses; fewer only at the end of the file."""
-        if self._whole is None and isinstance(self._source, _Pieces):
-            self._source.require([self._span(address, length, what) for address in addresses])
+        self.require([(address, length) for address in addresses], what)
         return [
             self.read(address, min(length, self.size - self.base - address), what, length) for address in addresses
         ]
+
+    def require(self, ranges: Sequence[tuple[int, int]], what: str) -> None:
+        """Let what stands at several addresses be here, each given with its length."""
+        if isinstance(self._source, _Pieces):
+            self._source.require([self._span(address, length, what) for address, length in ranges])
 
     def beyond(self, address: int, length: int, what: str) -> FormatError:
         """Return the error for a structure that does not lie in the file."""

@@ -166,7 +166,7 @@ class FractalHeap:
     def _managed(self, identifier: bytes) -> bytes:
         head = self._head
         middle = 1 + head.offset_bytes
-        end = middle + min(bytes_of(head.most_direct), bytes_of(head.most_managed))
+        end = middle + min(bytes_of(head.most_direct - 1), bytes_of(head.most_managed))
         offset = int.from_bytes(identifier[1:middle], "little")
         length = int.from_bytes(identifier[middle:end], "little")
         if len(identifier) < end or length > head.most_managed:

@@ -1,4 +1,4 @@
-"""Bodies of header messages → what they say: extent, fill value, filters, layout, links, attributes.
+"""Bodies of header messages → what they say: extent, fill value, filters, external files, attributes.
 
 Each function takes the body of one message, and where that has addresses, the sizes that the superblock gives. A body
 that ends before its last field is refused; versions that this code does not know are left to the HDF5 library. Types
@@ -22,19 +22,7 @@ from virtualchunks.errors import FormatError, UnsupportedFeatureError
 from virtualchunks_parsers.hdf5.filters import HDF5Filter
 from virtualchunks_parsers.hdf5.format.content import Sizes, Unhandled
 from virtualchunks_parsers.hdf5.format.fields import Fields, decoded_once
-
-#: Types of header messages.
-DATASPACE, LINK_INFO, DATATYPE, OLD_FILL, FILL, LINK, EXTERNAL_FILES, LAYOUT = (
-    0x01,
-    0x02,
-    0x03,
-    0x04,
-    0x05,
-    0x06,
-    0x07,
-    0x08,
-)
-GROUP_INFO, PIPELINE, ATTRIBUTE, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x0A, 0x0B, 0x0C, 0x11, 0x15
+from virtualchunks_parsers.hdf5.format.headers import FILL, OLD_FILL
 
 MOST_DIMENSIONS = 32
 
@@ -218,147 +206,6 @@ def _filter(fields: Fields, version: int) -> HDF5Filter:
     return found
 
 
-# -------------------------------------------------------------------------------------------------- groups and links
-
-
-class SymbolTable(NamedTuple):
-    """Where an old group keeps its links: a B-tree of version 1, and the heap of their names."""
-
-    btree: int | None
-    heap: int | None
-
-
-def symbol_table(body: bytes, sizes: Sizes) -> SymbolTable:
-    """Return what a symbol table message says (IV.A.2.r)."""
-    fields = Fields(body, "a symbol table message")
-    return SymbolTable(fields.address(sizes), fields.address(sizes))
-
-
-class DenseStorage(NamedTuple):
-    """Where many links, or many attributes, are kept.
-
-    Attributes
-    ----------
-    is_tracked, is_indexed
-        Whether the order of their making is kept, and whether there is a B-tree in that order.
-    heap
-        Address of the fractal heap; ``None`` while they are in the object header.
-    names, order
-        Addresses of the B-trees by name and by order of making.
-    """
-
-    is_tracked: bool
-    is_indexed: bool
-    heap: int | None
-    names: int | None
-    order: int | None
-
-
-@decoded_once
-def link_info(body: bytes, sizes: Sizes) -> DenseStorage:
-    """Return what a link info message says (IV.A.2.c)."""
-    return _dense(Fields(body, "a link info message"), sizes, 8)
-
-
-@decoded_once
-def attribute_info(body: bytes, sizes: Sizes) -> DenseStorage:
-    """Return what an attribute info message says (IV.A.2.v)."""
-    return _dense(Fields(body, "an attribute info message"), sizes, 2)
-
-
-def _dense(fields: Fields, sizes: Sizes, counter: int) -> DenseStorage:
-    version, flags = fields.take(2)
-    if version or flags & ~3:
-        raise _unknown(fields.what, version)
-    if flags & 1:
-        fields.take(counter)
-    heap, names = fields.address(sizes), fields.address(sizes)
-    order = fields.address(sizes) if flags & 2 else None
-    return DenseStorage(bool(flags & 1), bool(flags & 2), heap, names, order)
-
-
-class GroupInfo(NamedTuple):
-    """When a group changes how it keeps links: more than so many, fewer than so many; ``None`` for the usual ones."""
-
-    most_compact: int | None
-    least_dense: int | None
-
-
-@decoded_once
-def group_info(body: bytes) -> GroupInfo:
-    """Return what a group info message says (IV.A.2.k)."""
-    fields = Fields(body, "a group info message")
-    version, flags = fields.take(2)
-    if version or flags & ~3:
-        raise _unknown("a group info message", version)
-    return GroupInfo(fields.number(2), fields.number(2)) if flags & 1 else GroupInfo(None, None)
-
-
-HARD, SOFT, EXTERNAL = 0, 1, 64
-
-
-class Link(NamedTuple):
-    """A link.
-
-    Attributes
-    ----------
-    kind
-        0 for a hard one, 1 for a soft one, 64 for one into another file, others for user-defined ones.
-    name
-        Its name.
-    order
-        Its number in the order of making, if that is kept.
-    address
-        Of a hard link, the address of the object header.
-    target
-        Of a soft link, the path; of one into another file, the name of the file and the path in it.
-    """
-
-    kind: int
-    name: bytes
-    order: int | None
-    address: int | None = None
-    target: tuple[bytes, ...] = ()
-
-
-@decoded_once
-def link(body: bytes, sizes: Sizes) -> Link:
-    """Return the link of a link message (IV.A.2.g).
-
-    Raises
-    ------
-    FormatError
-        If the body is too short, or the target of a link into another file is not two names.
-    """
-    fields = Fields(body, "a link message")
-    version, flags = fields.take(2)
-    if version != 1 or flags & ~0x1F:
-        raise _unknown("a link message", version)
-    kind = fields.number(1) if flags & 8 else HARD
-    order = fields.number(8) if flags & 4 else None
-    if flags & 16:
-        fields.take(1)
-    name = fields.take(fields.number(1 << (flags & 3)))
-    if not name:
-        raise FormatError("a link message: a link without a name")
-    if kind == HARD:
-        return Link(kind, name, order, address=fields.address(sizes))
-    value = fields.take(fields.number(2))
-    if kind == SOFT:
-        return Link(kind, name, order, target=(value,))
-    if kind == EXTERNAL:
-        return Link(kind, name, order, target=_external_target(value))
-    return Link(kind, name, order)
-
-
-def _external_target(value: bytes) -> tuple[bytes, bytes]:
-    """A byte of version and flags, the name of the file, and the path in it, each ended by a NUL."""
-    target = Fields(value, "an external link")
-    if target.number(1):
-        raise _unknown("an external link", value[0])
-    return target.until_nul(), target.until_nul()
-
-
 # --------------------------------------------------------------------------------------------------- external files
 
 
@@ -402,7 +249,7 @@ class Attribute(NamedTuple):
     name
         Its name.
     datatype
-        Body of its datatype message; of a shared one, the reference to it, which :func:`shared_address` reads.
+        Body of its datatype message; of a shared one, what stands in its place.
     is_shared
         Whether its type is an object of the file. Put that type's body in place of `datatype` before decoding.
     space
@@ -447,16 +294,33 @@ def attribute(body: bytes, sizes: Sizes) -> Attribute:
     return Attribute(name.partition(b"\0")[0], datatype, is_shared, dataspace(space, sizes), body[fields.at :])
 
 
-def shared_address(body: bytes, sizes: Sizes) -> int | None:
-    """Return the address of the object header that holds a shared message (IV.A.2, "Shared Message").
+class AttributeInfo(NamedTuple):
+    """Where many attributes are kept.
 
-    Raises
-    ------
-    Unhandled
-        If it is in the heap of shared messages.
+    Attributes
+    ----------
+    is_indexed
+        Whether there is a B-tree in the order of their making.
+    heap
+        Address of the fractal heap; ``None`` while they are in the object header.
+    names, order
+        Addresses of the B-trees by name and by order of making.
     """
-    fields = Fields(body, "a shared message")
-    version, kind = fields.take(2)
-    if version not in (2, 3) or (version == 3 and kind != 2):
-        raise Unhandled(f"a shared message of version {version} and type {kind}")
-    return fields.address(sizes)
+
+    is_indexed: bool
+    heap: int | None
+    names: int | None
+    order: int | None
+
+
+@decoded_once
+def attribute_info(body: bytes, sizes: Sizes) -> AttributeInfo:
+    """Return what an attribute info message says (IV.A.2.v)."""
+    fields = Fields(body, "an attribute info message")
+    version, flags = fields.take(2)
+    if version or flags & ~3:
+        raise _unknown("an attribute info message", version)
+    if flags & 1:
+        fields.take(2)
+    heap, names = fields.address(sizes), fields.address(sizes)
+    return AttributeInfo(bool(flags & 2), heap, names, fields.address(sizes) if flags & 2 else None)

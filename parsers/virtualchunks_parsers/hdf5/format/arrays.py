@@ -282,7 +282,9 @@ def _super_blocks(content: Content, form: _Form, supers: list[tuple[int, int, in
     return runs
 
 
-def _data_block(content: Content, form: _Form, number: int, address: int, first: int, written: bytes) -> list[_Run]:
+def _data_block(
+    content: Content, form: _Form, number: int, address: int, first: int, written: bytes
+) -> list[_Run]:
     """Section VII.D.4: elements, or pages of them behind the block's own head."""
     head = 6 + content.sizes.offset + form.block_bytes
     held, pages = form.elements(number), form.pages(number)

@@ -216,7 +216,9 @@ def _node(content: Content, tree: Tree, address: int, data: bytes, depth: int, c
     return data[6:records]
 
 
-def _children(content: Content, data: bytes, at: int, count: int, width: tuple[int, int, int]) -> list[tuple[int, int]]:
+def _children(
+    content: Content, data: bytes, at: int, count: int, width: tuple[int, int, int]
+) -> list[tuple[int, int]]:
     """Addresses and numbers of records of the children of a node."""
     size = sum(width)
     rows = np.frombuffer(data, dtype=np.uint8, count=count * size, offset=at).reshape(count, size)

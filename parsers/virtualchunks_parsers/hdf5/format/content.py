@@ -118,7 +118,9 @@ class Content:
     def read_all(self, addresses: Sequence[int], length: int, what: str) -> list[bytes]:
         """Read as many bytes at each of several addresses; fewer only at the end of the file."""
         self.require([(address, length) for address in addresses], what)
-        return [self.read(address, min(length, self.size - self.base - address), what, length) for address in addresses]
+        return [
+            self.read(address, min(length, self.size - self.base - address), what, length) for address in addresses
+        ]
 
     def require(self, ranges: Sequence[tuple[int, int]], what: str) -> None:
         """Let what stands at several addresses be here, each given with its length."""

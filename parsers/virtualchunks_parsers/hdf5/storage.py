@@ -29,7 +29,7 @@ from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.sources import SourceTable
 from virtualchunks_parsers.hdf5.chunkindex import Column, stored_chunks
-from virtualchunks_parsers.hdf5.datatypes import Element
+from virtualchunks_parsers.hdf5.datatypes import Element, may_be_filled
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, text
 from virtualchunks_parsers.hdf5.filters import HDF5Filter, filter_codecs, read_pipeline
 
@@ -117,11 +117,7 @@ def fill_value(dataset: Dataset, *, required: bool = True) -> Any:
     plist, element = dataset.plist, dataset.element
     if plist.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED or plist.get_fill_time() == h5d.FILL_TIME_NEVER:
         return None
-    if element.is_text or element.shape or element.dtype.kind == "O":
-        if required:
-            raise UnsupportedFeatureError(
-                "chunks were never written, and Zarr has no fill value for elements of this type"
-            )
+    if not may_be_filled(element, required=required):
         return None
     memory = element.dtype if element.memory is None else element.memory
     value = np.zeros((), dtype=memory)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
+from virtualchunks_parsers.hdf5.format.groups import EXTERNAL, HARD, SOFT, Link
 
 if TYPE_CHECKING:
     from h5py import h5d
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from virtualchunks_parsers.hdf5.file import HDF5File
     from virtualchunks_parsers.hdf5.filters import HDF5Filter
 
-#: Kinds of links.
-HARD, SOFT, EXTERNAL = 0, 1, 64
+__all__ = ["EXTERNAL", "HARD", "SOFT", "Books", "Description", "Group", "Link", "Object", "StoredDataset"]
+
 #: Classes of layouts.
 COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = range(4)
 #: Attributes by which HDF5's dimension scales and netCDF-4 keep their books, as far as they are read.
@@ -32,27 +33,6 @@ HIDDEN_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 
 #: What is called with the name of an attribute that cannot be had, and why.
 Report = Callable[[str, UnsupportedFeatureError | LimitExceededError], None]
-
-
-class Link(NamedTuple):
-    """One link of a group.
-
-    Attributes
-    ----------
-    name
-        Its name, as stored.
-    kind
-        :data:`HARD`, :data:`SOFT`, :data:`EXTERNAL`, or one that a user has defined.
-    address
-        Of a hard link, the object that it leads to.
-    target
-        Of a soft link, a path; of an external one, a file and a path in it.
-    """
-
-    name: bytes
-    kind: int
-    address: int = -1
-    target: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

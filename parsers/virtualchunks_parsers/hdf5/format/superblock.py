@@ -72,7 +72,7 @@ def read_superblock(content: Content) -> Superblock:
             f"by its superblock it has {end} bytes, so it is truncated, or corrupt",
             url=content.url,
         )
-    content.base, content.sizes = found.base, found.sizes
+    content.base, content.sizes, content.size = found.base, found.sizes, end
     return found
 
 

@@ -9,7 +9,8 @@ left out; :mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name di
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -122,11 +123,15 @@ def require_small(space: h5s.SpaceID, kind: h5t.TypeID) -> None:
     LimitExceededError
         If it is larger, as in damaged files: the library would make room for it before it looks.
     """
-    require_few_bytes(space.get_simple_extent_npoints() * kind.get_size())
+    require_few_bytes(space.get_simple_extent_dims(), kind.get_size())
 
 
-def require_few_bytes(nbytes: int) -> None:
-    """Raise unless attributes have so many bytes; see :func:`require_small`."""
+def require_few_bytes(shape: Sequence[int], size: int) -> None:
+    """Raise unless attributes have as many elements, of `size` bytes; see :func:`require_small`.
+
+    An axis of no length counts as one of a single element, since the others become lists all the same.
+    """
+    nbytes = math.prod(max(length, 1) for length in shape) * size
     if nbytes > MOST_BYTES:
         raise LimitExceededError(f"{nbytes} bytes, of which an attribute may have {MOST_BYTES}")
 

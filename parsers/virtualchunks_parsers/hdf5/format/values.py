@@ -90,13 +90,16 @@ def _type_of(attribute: Attribute) -> Datatype:
 def _stored(kind: Datatype, raw: bytes, shape: tuple[int, ...], sizes: Sizes, heap: Heap) -> Values:
     """Return the elements of an attribute, after all that is asked of its size and its type."""
     count = math.prod(shape)
-    require_few_bytes(count * _library_size(kind))
+    require_few_bytes(shape, _library_size(kind))
     if kind.type_class not in SIMPLE:
         require_values(kind)
+    if not count:
+        return np.empty(shape, kind.dtype)
     nbytes = count * kind.size
     if nbytes > len(raw):
         raise FormatError(f"an attribute of {count} elements of {kind.size} bytes, of which {len(raw)} bytes are there")
-    return _decoded(kind, raw[:nbytes], count, sizes, heap).reshape(shape + kind.shape)
+    values = _decoded(kind, raw[:nbytes], count, sizes, heap)
+    return values.reshape(shape + values.shape[1:])
 
 
 def _library_size(kind: Datatype) -> int:
@@ -272,7 +275,7 @@ def reference_lists(attribute: Attribute, sizes: Sizes, heap: Heap) -> tuple[tup
     base, count = kind.get_super(), math.prod(attribute.space.shape)
     if base.tag != b"\0" or base.size != sizes.offset or attribute.space.is_null:
         raise Unhandled("references of a kind other than to objects")
-    require_few_bytes(count * _SEQUENCE_BYTES)
+    require_few_bytes(attribute.space.shape, _SEQUENCE_BYTES)
     raw = attribute.raw[: count * kind.size]
     return tuple(
         tuple(int.from_bytes(item[at : at + base.size], "little") for at in range(0, len(item), base.size))

@@ -184,10 +184,11 @@ def plain(values: Any) -> Any:
 
 
 def _plain_array(values: np.ndarray[Any, Any]) -> Any:
-    if values.shape in ((), (1,)):
-        return plain(values[(0,) * values.ndim])
+    is_one = values.shape in ((), (1,))
     if values.dtype.kind in "iub" or (values.dtype.kind == "f" and values.dtype.itemsize <= 8):
-        return values.tolist()
+        return values.item() if is_one else values.tolist()
+    if is_one:
+        return plain(values[(0,) * values.ndim])
     return [plain(item) for item in values]
 
 

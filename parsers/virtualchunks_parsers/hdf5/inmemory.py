@@ -12,7 +12,6 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5d
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding, bytes_codec
@@ -21,7 +20,8 @@ from virtualchunks.grid import ChunkGrid
 from virtualchunks.inline import encode_array
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks_parsers.hdf5.file import text
-from virtualchunks_parsers.hdf5.filters import filter_codecs, read_pipeline
+from virtualchunks_parsers.hdf5.filters import filter_codecs
+from virtualchunks_parsers.hdf5.objects import CHUNKED, VIRTUAL
 from virtualchunks_parsers.hdf5.storage import Dataset, fill_value
 
 #: Bytes of one array that are kept in memory.
@@ -45,11 +45,11 @@ def read_values(dataset: Dataset) -> ManifestArray:
         If they lie in other files, which only references through the registry may reach, or behind a filter that the
         HDF5 library has not.
     """
-    if dataset.plist.get_layout() == h5d.VIRTUAL or dataset.plist.get_external_count():
+    if dataset.facts.layout == VIRTUAL or dataset.facts.is_external:
         raise UnsupportedFeatureError("elements that only the HDF5 library can convert, stored in other files")
     _require(math.prod(dataset.shape) * (STRING_BYTES if dataset.element.is_text else dataset.element.dtype.itemsize))
-    if dataset.plist.get_nfilters():
-        filter_codecs(read_pipeline(dataset.plist), dtype=np.dtype("u1"), chunk_shape=dataset.plist.get_chunk())
+    if dataset.facts.pipeline:
+        filter_codecs(dataset.facts.pipeline, dtype=np.dtype("u1"), chunk_shape=dataset.facts.chunk)
     values = _strings(dataset) if dataset.element.is_text else _converted(dataset)
     plain = values.dtype
     codec = {"name": "vlen-utf8"} if dataset.element.is_text else bytes_codec(plain)
@@ -59,8 +59,8 @@ def read_values(dataset: Dataset) -> ManifestArray:
 
 
 def _grid(dataset: Dataset) -> ChunkGrid:
-    if dataset.plist.get_layout() == h5d.CHUNKED:
-        grid = ChunkGrid.regular(dataset.shape, (*dataset.plist.get_chunk(), *dataset.element.shape))
+    if dataset.facts.layout == CHUNKED:
+        grid = ChunkGrid.regular(dataset.shape, (*dataset.facts.chunk, *dataset.element.shape))
         if grid.size <= MOST_CHUNKS:
             return grid
     return dataset.whole()
@@ -76,7 +76,7 @@ def _require(nbytes: int) -> None:
 
 def _strings(dataset: Dataset) -> npt.NDArray[Any]:
     values = np.empty(dataset.shape, dtype=np.dtypes.StringDType())
-    source, held = h5py.Dataset(dataset.id), math.prod(dataset.shape) * STRING_BYTES
+    source, held = h5py.Dataset(dataset.found.library()), math.prod(dataset.shape) * STRING_BYTES
     for selection in _batches(dataset.shape):
         part = np.asarray(source[selection], dtype=object)
         strings = [text(item) for item in part.ravel()]
@@ -101,7 +101,7 @@ def _converted(dataset: Dataset) -> npt.NDArray[Any]:
     native = element.dtype.newbyteorder("<")
     if not math.prod(dataset.shape):
         return np.empty(dataset.shape, dtype=native)
-    values = np.asarray(h5py.Dataset(dataset.id)[()])
+    values = np.asarray(h5py.Dataset(dataset.found.library())[()])
     if element.memory is None:
         return values.astype(native)
     packed = values.astype(element.memory.newbyteorder("<"))

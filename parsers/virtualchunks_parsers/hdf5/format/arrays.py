@@ -16,7 +16,7 @@ import numpy.typing as npt
 from virtualchunks.errors import LimitExceededError
 from virtualchunks_parsers.hdf5.format.btrees import Bytes, addresses
 from virtualchunks_parsers.hdf5.format.checksums import verify
-from virtualchunks_parsers.hdf5.format.content import Content
+from virtualchunks_parsers.hdf5.format.content import Content, Unhandled
 
 #: Elements of one array.
 MOST_ELEMENTS = 100_000_000
@@ -242,6 +242,8 @@ def _index_block(content: Content, address: int, form: _Form) -> list[_Run]:
         if first >= form.largest:
             break
         if number < form.direct_supers:
+            if form.pages(number):
+                raise Unhandled("an index block of an extensible array that leads to pages")
             for block in range(blocks):
                 if places[at + block] != none:
                     runs += _data_block(content, form, number, places[at + block], first + block * held, b"")

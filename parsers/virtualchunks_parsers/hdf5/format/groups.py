@@ -45,7 +45,7 @@ class Link(NamedTuple):
     name: bytes
     kind: int
     address: int = -1
-    target: bytes | tuple[bytes, bytes] = b""
+    target: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _symbol(content: Content, heap: bytes, entry: bytes) -> Link:
     name = name_in(content, heap, int.from_bytes(entry[:width], "little"))
     if int.from_bytes(entry[2 * width : 2 * width + 4], "little") == _SOFT_ENTRY:
         place = int.from_bytes(entry[2 * width + 8 : 2 * width + 12], "little")
-        return Link(name, SOFT, target=name_in(content, heap, place))
+        return Link(name, SOFT, target=(name_in(content, heap, place),))
     return Link(name, HARD, int.from_bytes(entry[width : 2 * width], "little"))
 
 
@@ -164,17 +164,17 @@ def read_link(content: Content, body: bytes) -> _Found:
         raise content.damaged("a link", 0, f"is a message of {body[:16].hex()}…") from error
 
 
-def _target(content: Content, kind: int, rest: bytes) -> tuple[int, bytes | tuple[bytes, bytes]]:
+def _target(content: Content, kind: int, rest: bytes) -> tuple[int, tuple[bytes, ...]]:
     if kind == HARD:
         width = content.sizes.offset
         if len(rest) < width:
             raise IndexError
-        return int.from_bytes(rest[:width], "little"), b""
+        return int.from_bytes(rest[:width], "little"), ()
     end = 2 + int.from_bytes(rest[:2], "little")
     if len(rest) < end:
         raise IndexError
     if kind != EXTERNAL:
-        return -1, rest[2:end]
+        return -1, (rest[2:end],)
     name, path, _ = rest[3:end].split(b"\0", 2)
     return -1, (name, path)
 

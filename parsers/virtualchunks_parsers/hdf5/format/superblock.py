@@ -69,10 +69,10 @@ def read_superblock(content: Content) -> Superblock:
         raise content.beyond(start, 96, "the superblock") from error
     if end > content.size:
         raise FormatError(
-            f"this HDF5 file of {content.size} bytes cannot be opened: by its superblock it has {end}, so it is truncated",
+            f"by its superblock it has {end} bytes, so it is truncated, or corrupt",
             url=content.url,
         )
-    content.base, content.sizes = found.base, found.sizes
+    content.base, content.sizes, content.size = found.base, found.sizes, end
     return found
 
 

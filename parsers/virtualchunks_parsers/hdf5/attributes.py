@@ -82,7 +82,7 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
     Raises
     ------
     UnsupportedFeatureError
-        If it holds references, or is of a type that NumPy has not.
+        If it holds references, is of a type that NumPy has not, or is one that h5py reads wrongly.
     LimitExceededError
         If it is larger than 16 MiB.
     """
@@ -98,6 +98,7 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
             attribute.read(values, mtype=kind if type_class == h5t.BITFIELD else None)
         return plain(values) if raw not in SCALING else scaling_number(values)
     require_values(kind)
+    _require_order(kind)
     holder = h5py.Dataset(owner) if isinstance(owner, h5d.DatasetID) else h5py.Group(owner)
     return plain(np.asarray(holder.attrs[raw]))
 
@@ -158,6 +159,19 @@ def require_values(kind: Any) -> None:
             require_values(kind.get_member_type(number))
     elif type_class in (h5t.ARRAY, h5t.VLEN):
         require_values(kind.get_super())
+
+
+def _require_order(kind: Any) -> None:
+    """Raise if h5py would return wrong numbers: it takes those of sequences to be in the machine's byte order."""
+    type_class = kind.get_class()
+    if type_class == h5t.COMPOUND:
+        for number in range(kind.get_nmembers()):
+            _require_order(kind.get_member_type(number))
+    elif type_class in (h5t.ARRAY, h5t.VLEN):
+        base = kind.get_super()
+        if type_class == h5t.VLEN and base.dtype.fields is None and not base.dtype.isnative:
+            raise UnsupportedFeatureError(f"h5py reads sequences of {base.dtype} in the wrong byte order")
+        _require_order(base)
 
 
 def plain(values: Any) -> Any:

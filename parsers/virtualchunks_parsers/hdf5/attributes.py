@@ -9,7 +9,8 @@ left out; :mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name di
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -81,7 +82,7 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
     Raises
     ------
     UnsupportedFeatureError
-        If it holds references, or is of a type that NumPy has not.
+        If it holds references, is of a type that NumPy has not, or is one that h5py reads wrongly.
     LimitExceededError
         If it is larger than 16 MiB.
     """
@@ -97,6 +98,7 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
             attribute.read(values, mtype=kind if type_class == h5t.BITFIELD else None)
         return plain(values) if raw not in SCALING else scaling_number(values)
     require_values(kind)
+    _require_order(kind)
     holder = h5py.Dataset(owner) if isinstance(owner, h5d.DatasetID) else h5py.Group(owner)
     return plain(np.asarray(holder.attrs[raw]))
 
@@ -122,11 +124,15 @@ def require_small(space: h5s.SpaceID, kind: h5t.TypeID) -> None:
     LimitExceededError
         If it is larger, as in damaged files: the library would make room for it before it looks.
     """
-    require_few_bytes(space.get_simple_extent_npoints() * kind.get_size())
+    require_few_bytes(space.get_simple_extent_dims(), kind.get_size())
 
 
-def require_few_bytes(nbytes: int) -> None:
-    """Raise unless attributes have so many bytes; see :func:`require_small`."""
+def require_few_bytes(shape: Sequence[int], size: int) -> None:
+    """Raise unless attributes have as many elements, of `size` bytes; see :func:`require_small`.
+
+    An axis of no length counts as one of a single element, since the others become lists all the same.
+    """
+    nbytes = math.prod(max(length, 1) for length in shape) * size
     if nbytes > MOST_BYTES:
         raise LimitExceededError(f"{nbytes} bytes, of which an attribute may have {MOST_BYTES}")
 
@@ -155,6 +161,19 @@ def require_values(kind: Any) -> None:
         require_values(kind.get_super())
 
 
+def _require_order(kind: Any) -> None:
+    """Raise if h5py would return wrong numbers: it takes those of sequences to be in the machine's byte order."""
+    type_class = kind.get_class()
+    if type_class == h5t.COMPOUND:
+        for number in range(kind.get_nmembers()):
+            _require_order(kind.get_member_type(number))
+    elif type_class in (h5t.ARRAY, h5t.VLEN):
+        base = kind.get_super()
+        if type_class == h5t.VLEN and base.dtype.fields is None and not base.dtype.isnative:
+            raise UnsupportedFeatureError(f"h5py reads sequences of {base.dtype} in the wrong byte order")
+        _require_order(base)
+
+
 def plain(values: Any) -> Any:
     """Return a value of NumPy or h5py as Python's numbers, text, lists and dictionaries.
 
@@ -179,10 +198,11 @@ def plain(values: Any) -> Any:
 
 
 def _plain_array(values: np.ndarray[Any, Any]) -> Any:
-    if values.shape in ((), (1,)):
-        return plain(values[(0,) * values.ndim])
+    is_one = values.shape in ((), (1,))
     if values.dtype.kind in "iub" or (values.dtype.kind == "f" and values.dtype.itemsize <= 8):
-        return values.tolist()
+        return values.item() if is_one else values.tolist()
+    if is_one:
+        return plain(values[(0,) * values.ndim])
     return [plain(item) for item in values]
 
 

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from h5py import h5t
 
-from virtualchunks.errors import FormatError
+from virtualchunks.errors import FormatError, VirtualChunksError
 from virtualchunks_parsers.hdf5.datatypes import Element, describe, element_of
-from virtualchunks_parsers.hdf5.file import LIBRARY_ERRORS
+from virtualchunks_parsers.hdf5.file import LIBRARY_ERRORS, text
 from virtualchunks_parsers.hdf5.format.content import Unhandled
 from virtualchunks_parsers.hdf5.format.fields import Fields, decoded_once
 from virtualchunks_parsers.hdf5.format.messages import MOST_DIMENSIONS
@@ -202,10 +202,11 @@ def element(body: bytes) -> Element:
 def _element_of_library(body: bytes) -> Element:
     """Ask the HDF5 library; the two bytes before the message are those that ``H5Tencode`` writes."""
     try:
-        kind = h5t.decode(b"\x03\x00" + body)
+        return element_of(h5t.decode(b"\x03\x00" + body))
+    except VirtualChunksError:
+        raise
     except LIBRARY_ERRORS as error:
         raise FormatError(f"a datatype message of {len(body)} bytes that the HDF5 library refuses: {error}") from error
-    return element_of(kind)
 
 
 # ---------------------------------------------------------------------------------------------------- the message
@@ -305,12 +306,20 @@ def _compound(fields: Fields, head: _Head, depth: int) -> Datatype:
         kind = _datatype(fields, depth + 1)
         if rank:
             kind = _array_of(kind, tuple(shape[:rank]), None)
-        if offset + kind.size > head.size:
-            raise FormatError(
-                f"a datatype message: a field of {kind.size} bytes at byte {offset} of elements of {head.size} bytes"
-            )
         members.append(Member(name, offset, kind))
+    _check_members(members, head.size)
     return Datatype(COMPOUND, head.size, members=tuple(members))
+
+
+def _check_members(members: list[Member], size: int) -> None:
+    end = 0
+    for member in sorted(members, key=lambda member: member.offset):
+        if member.offset < end or member.offset + member.datatype.size > size:
+            raise FormatError(
+                f"a datatype message: the field {text(member.name)!r} of {member.datatype.size} bytes at byte "
+                f"{member.offset} overlaps another one, or ends behind the {size} bytes of the element"
+            )
+        end = member.offset + member.datatype.size
 
 
 def _reference(fields: Fields, head: _Head, depth: int) -> Datatype:
@@ -359,6 +368,8 @@ def _array_of(base: Datatype, shape: tuple[int, ...], size: int | None) -> Datat
     found = base.size * math.prod(shape)
     if not found or size not in (None, found):
         raise FormatError(f"a datatype message: an array {shape} of {base.size} bytes each that takes {size} bytes")
+    if len(shape) + len(base.shape) > MOST_DIMENSIONS:
+        raise Unhandled("arrays of arrays of many dimensions")
     return Datatype(ARRAY, found, base=base, shape=shape)
 
 

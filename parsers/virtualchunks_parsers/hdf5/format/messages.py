@@ -14,6 +14,7 @@ HDF5 File Format Specification, version 3.0, section IV.A.2, "Data Object Header
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import NamedTuple
 
@@ -241,7 +242,8 @@ def external_files(body: bytes, sizes: Sizes) -> ExternalFiles:
 _ATTRIBUTE = Struct("<2B3H")
 
 
-class Attribute(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Attribute:
     """An attribute, undecoded.
 
     Attributes
@@ -266,7 +268,7 @@ class Attribute(NamedTuple):
 
     def of_type(self, datatype: bytes) -> Attribute:
         """Return the attribute with the type that its reference leads to."""
-        return self._replace(datatype=datatype, is_shared=False)
+        return replace(self, datatype=datatype, is_shared=False)
 
 
 @decoded_once
@@ -278,20 +280,25 @@ def attribute(body: bytes, sizes: Sizes) -> Attribute:
     FormatError
         If the body is too short for what it announces.
     """
-    fields = Fields(body, "an attribute message")
-    version, flags, *lengths = fields.unpack(_ATTRIBUTE)
+    version, flags, name, kind, space = Fields(body, "an attribute message").unpack(_ATTRIBUTE)
     if version not in (1, 2, 3) or (version > 1 and flags & ~1):
         raise _unknown(f"an attribute message with flags {flags}", version)
-    if version == 3:
-        fields.take(1)
-    padded = 8 if version == 1 else 1
-    parts = []
-    for length in lengths:
-        parts.append(fields.take(length))
-        fields.at += -length % padded
-    name, datatype, space = parts
-    is_shared = version > 1 and bool(flags & 1)
-    return Attribute(name.partition(b"\0")[0], datatype, is_shared, dataspace(space, sizes), body[fields.at :])
+    padding = 7 if version == 1 else 0
+    name_at = 9 if version == 3 else 8
+    kind_at = name_at + name + (-name & padding)
+    space_at = kind_at + kind + (-kind & padding)
+    if space_at + space > len(body):
+        raise FormatError(
+            f"an attribute message of {len(body)} bytes that has its extent at bytes {space_at} to {space_at + space}; "
+            "the file is damaged"
+        )
+    return Attribute(
+        name=body[name_at : name_at + name].partition(b"\0")[0],
+        datatype=body[kind_at : kind_at + kind],
+        is_shared=version > 1 and bool(flags & 1),
+        space=dataspace(body[space_at : space_at + space], sizes),
+        raw=body[space_at + space + (-space & padding) :],
+    )
 
 
 class AttributeInfo(NamedTuple):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,11 @@ from virtualchunks_parsers.hdf5.attributes import (
     scaling_number,
 )
 from virtualchunks_parsers.hdf5.datatypes import Element, may_be_filled
+from virtualchunks_parsers.hdf5.file import text
 from virtualchunks_parsers.hdf5.format import datatypes as types
 from virtualchunks_parsers.hdf5.format.content import Sizes, Unhandled
 from virtualchunks_parsers.hdf5.format.datatypes import Datatype, datatype
-from virtualchunks_parsers.hdf5.format.fields import decoded_once
+from virtualchunks_parsers.hdf5.format.fields import MOST_BODIES, MOST_CACHED
 from virtualchunks_parsers.hdf5.format.messages import Attribute, Fill
 
 Values = np.ndarray[Any, np.dtype[Any]]
@@ -65,20 +67,27 @@ def attribute_value(attribute: Attribute, sizes: Sizes, heap: Heap) -> Any:
     Unhandled
         If only the library can convert it.
     """
-    kind = _type_of(attribute)
+    if len(attribute.raw) > MOST_CACHED:
+        return _value(attribute, sizes, heap)
+    kept = _without_heap(attribute)
+    return _value(attribute, sizes, heap) if kept is _IN_HEAP else _copied(kept)
+
+
+@lru_cache(maxsize=MOST_BODIES)
+def _without_heap(attribute: Attribute) -> Any:
+    """The value of an attribute that has it in itself; of one body, :func:`attribute` returns the same object."""
+    return _IN_HEAP if _type_of(attribute).has_heap else _value(attribute, _NO_SIZES, _no_heap)
+
+
+def _value(attribute: Attribute, sizes: Sizes, heap: Heap) -> Any:
+    kind, shape = _type_of(attribute), attribute.space.shape
     if attribute.space.is_null:
         return "" if kind.type_class == types.STRING else []
-    shape = attribute.space.shape
-    if not kind.has_heap:
-        return _copied(_value(attribute.raw, attribute.datatype, shape, attribute.name in SCALING))
-    return plain(_stored(kind, attribute.raw, shape, sizes, heap))
-
-
-@decoded_once
-def _value(raw: bytes, described: bytes, shape: tuple[int, ...], is_scaling: bool) -> Any:
-    kind = datatype(described)
-    values = _stored(kind, raw, shape, _NO_SIZES, _no_heap)
-    return scaling_number(values) if is_scaling and kind.type_class in SIMPLE else plain(values)
+    if kind.type_class == types.STRING and shape in ((), (1,)):
+        return text(_string(kind, _cut(kind, attribute.raw, shape), sizes, heap))
+    values = _stored(kind, attribute.raw, shape, sizes, heap)
+    is_scaling = attribute.name in SCALING and kind.type_class in SIMPLE
+    return scaling_number(values) if is_scaling else plain(values)
 
 
 def _type_of(attribute: Attribute) -> Datatype:
@@ -89,14 +98,23 @@ def _type_of(attribute: Attribute) -> Datatype:
 
 def _stored(kind: Datatype, raw: bytes, shape: tuple[int, ...], sizes: Sizes, heap: Heap) -> Values:
     """Return the elements of an attribute, after all that is asked of its size and its type."""
-    count = math.prod(shape)
-    require_few_bytes(count * _library_size(kind))
+    data = _cut(kind, raw, shape)
+    if not data:
+        return np.empty(shape, kind.dtype)
+    values = _decoded(kind, data, math.prod(shape), sizes, heap)
+    return values.reshape(shape + values.shape[1:])
+
+
+def _cut(kind: Datatype, raw: bytes, shape: tuple[int, ...]) -> bytes:
+    """The bytes of a value, without what may stand behind it."""
+    nbytes = math.prod(shape) * kind.size
+    if not 0 < nbytes <= MOST_CACHED:
+        require_few_bytes(shape, _library_size(kind))
     if kind.type_class not in SIMPLE:
         require_values(kind)
-    nbytes = count * kind.size
     if nbytes > len(raw):
-        raise FormatError(f"an attribute of {count} elements of {kind.size} bytes, of which {len(raw)} bytes are there")
-    return _decoded(kind, raw[:nbytes], count, sizes, heap).reshape(shape + kind.shape)
+        raise FormatError(f"an attribute {shape} of elements of {kind.size} bytes, of which {len(raw)} bytes are there")
+    return raw[:nbytes]
 
 
 def _library_size(kind: Datatype) -> int:
@@ -113,6 +131,7 @@ def _copied(value: Any) -> Any:
 
 
 _NO_SIZES = Sizes(8, 8)
+_IN_HEAP = object()
 
 
 def _no_heap(address: int, index: int) -> bytes:
@@ -132,22 +151,30 @@ def _decoded(kind: Datatype, data: bytes, count: int, sizes: Sizes, heap: Heap) 
     return np.frombuffer(data, kind.dtype, count)
 
 
-def _text(kind: Datatype, data: bytes, count: int, sizes: Sizes, heap: Heap) -> Values:
+def _string(kind: Datatype, data: bytes, sizes: Sizes, heap: Heap) -> bytes:
+    """Return one string, without its padding; none ends in NUL, as NumPy has it."""
+    _ = kind.dtype  # refuses character sets that h5py does not know
     if kind.is_variable:
-        _ = kind.dtype  # refuses character sets that h5py does not know
-        strings = [item.partition(b"\0")[0] for item in _heap_items(data, count, 1, sizes, heap)]
-        return _objects(strings)
+        data = next(_heap_items(data, 1, 1, sizes, heap))
+    elif kind.padding == types.NULL_PADDED:
+        return data.rstrip(b"\0")
+    elif kind.padding == types.SPACE_PADDED:
+        return data.rstrip(b" ").rstrip(b"\0")
+    return data.partition(b"\0")[0]
+
+
+def _strings(kind: Datatype, data: bytes, count: int, sizes: Sizes, heap: Heap) -> Values:
+    dtype = kind.dtype
+    if kind.is_variable:
+        return _objects([item.partition(b"\0")[0] for item in _heap_items(data, count, 1, sizes, heap)])
     if kind.padding == types.NULL_PADDED:
-        return np.frombuffer(data, kind.dtype, count)
-    if count == 1:
-        found = data.rstrip(b" ") if kind.padding == types.SPACE_PADDED else data.partition(b"\0")[0]
-        return np.array([found], kind.dtype)
+        return np.frombuffer(data, dtype, count)
     cells = np.frombuffer(data, np.uint8).reshape(count, kind.size).copy()
     if kind.padding == types.SPACE_PADDED:
         cells[np.logical_and.accumulate(cells[:, ::-1] == ord(" "), axis=1)[:, ::-1]] = 0
     else:
         cells[np.logical_or.accumulate(cells == 0, axis=1)] = 0
-    return cells.view(kind.dtype).reshape(count)
+    return cells.view(dtype).reshape(count)
 
 
 def _sequences(kind: Datatype, data: bytes, count: int, sizes: Sizes, heap: Heap) -> Values:
@@ -211,7 +238,7 @@ def _arrays(kind: Datatype, data: bytes, count: int, sizes: Sizes, heap: Heap) -
 
 
 _DECODERS: Mapping[int, Callable[[Datatype, bytes, int, Sizes, Heap], Values]] = {
-    types.STRING: _text,
+    types.STRING: _strings,
     types.VARIABLE_LENGTH: _sequences,
     types.COMPOUND: _records,
     types.ARRAY: _arrays,
@@ -272,7 +299,7 @@ def reference_lists(attribute: Attribute, sizes: Sizes, heap: Heap) -> tuple[tup
     base, count = kind.get_super(), math.prod(attribute.space.shape)
     if base.tag != b"\0" or base.size != sizes.offset or attribute.space.is_null:
         raise Unhandled("references of a kind other than to objects")
-    require_few_bytes(count * _SEQUENCE_BYTES)
+    require_few_bytes(attribute.space.shape, _SEQUENCE_BYTES)
     raw = attribute.raw[: count * kind.size]
     return tuple(
         tuple(int.from_bytes(item[at : at + base.size], "little") for at in range(0, len(item), base.size))

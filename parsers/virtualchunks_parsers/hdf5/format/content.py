@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from virtualchunks.errors import FormatError, LimitExceededError
+from virtualchunks.errors import FormatError, LimitExceededError, VirtualChunksError
 from virtualchunks.reading.reader import FIRST, ObjectReader
 
 #: Grain of the cache of a large local file.
@@ -23,6 +23,11 @@ MOST_BLOCKS = 1024
 AHEAD = 1024
 #: Rounds of requests that one file may take.
 MOST_ROUNDS = 10_000
+#: What a round fetches beyond what is asked for, at most: the later the round, the more, since a chain of structures
+#: that lead to one another is likely to go on nearby. A round trip costs about as much.
+MOST_AHEAD = 1 << 20
+#: What reading damaged structures may raise besides errors of ours.
+DAMAGE = (ValueError, LookupError, TypeError, OverflowError)
 #: A structure of metadata longer than this is damaged; the largest are pages of chunk indexes and local heaps.
 MOST_BYTES = 1 << 30
 
@@ -127,6 +132,21 @@ class Content:
         if isinstance(self._source, _Pieces):
             self._source.require([self._span(address, length, what) for address, length in ranges])
 
+    def each[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a function to items that do not depend on one another; the bytes that they lack are fetched together."""
+        if not isinstance(self._source, _Pieces):
+            return [function(item) for item in items]
+        found: list[R] = []
+        missing: list[tuple[int, int]] = []
+        for item in items:
+            try:
+                found.append(function(item))
+            except Missing as lacking:
+                missing += lacking.ranges
+        if missing:
+            raise Missing(missing)
+        return found
+
     def beyond(self, address: int, length: int, what: str) -> FormatError:
         """Return the error for a structure that does not lie in the file."""
         return FormatError(
@@ -204,11 +224,12 @@ class _Pieces:
     def run(self, tasks: list[Task]) -> None:
         self._waits = True
         try:
-            for _ in range(MOST_ROUNDS):
-                tasks, ranges = self._round(tasks)
+            for number in range(MOST_ROUNDS):
+                tasks, spans = self._round(tasks)
                 if not tasks:
                     return
-                self._fetch(ranges)
+                least = min(AHEAD << number // 2, MOST_AHEAD // len(spans))
+                self._fetch([(start, min(max(stop, start + least), self._reader.size)) for start, stop in spans])
         finally:
             self._waits = False
         raise LimitExceededError(f"metadata nested more than {MOST_ROUNDS} deep", url=self._reader.url)
@@ -223,6 +244,8 @@ class _Pieces:
             except Missing as missing:
                 waiting.append(task)
                 ranges += missing.ranges
+            except (VirtualChunksError, Unhandled, *DAMAGE):
+                continue
         return waiting, ranges
 
     def _has(self, start: int, stop: int) -> bool:

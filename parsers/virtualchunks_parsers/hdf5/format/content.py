@@ -8,7 +8,7 @@ of its structures.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -196,7 +196,7 @@ class _Blocks:
 
 
 class _Pieces:
-    """A large remote file: its beginning, and the pieces that were fetched."""
+    """A large remote file: its beginning, and the pieces that were fetched, none of which overlap."""
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
@@ -205,17 +205,16 @@ class _Pieces:
         self._waits = False
 
     def read(self, start: int, stop: int, ahead: int) -> bytes:
-        found = self._find(start, stop)
-        if found is None:
-            if self._waits:
-                raise Missing([(start, ahead)])
-            self._fetch([(start, ahead)])
-            found = self._find(start, stop)
-        assert found is not None
-        return found
+        first = self._starts[bisect_right(self._starts, start) - 1]
+        piece = self._pieces[first]
+        if stop - first <= len(piece):
+            return piece[start - first : stop - first]
+        if self._gaps(start, stop):
+            self.require([(start, ahead)])
+        return self._joined(start, stop)
 
     def require(self, spans: list[tuple[int, int]]) -> None:
-        missing = [span for span in spans if not self._has(*span)]
+        missing = [span for span in spans if self._gaps(*span)]
         if missing and self._waits:
             raise Missing(missing)
         if missing:
@@ -229,12 +228,12 @@ class _Pieces:
                 if not tasks:
                     return
                 least = min(AHEAD << number // 2, MOST_AHEAD // len(spans))
-                self._fetch([(start, min(max(stop, start + least), self._reader.size)) for start, stop in spans])
+                self._fetch((start, min(max(stop, start + least), self._reader.size)) for start, stop in spans)
         finally:
             self._waits = False
         raise LimitExceededError(f"metadata nested more than {MOST_ROUNDS} deep", url=self._reader.url)
 
-    def _round(self, tasks: list[Task]) -> tuple[list[Task], list[tuple[int, int]]]:
+    def _round(self, tasks: list[Task]) -> tuple[list[Task], set[tuple[int, int]]]:
         """Run what can be run; return the tasks that wait, and what for."""
         waiting, ranges = [], []
         while tasks:
@@ -246,19 +245,36 @@ class _Pieces:
                 ranges += missing.ranges
             except (VirtualChunksError, Unhandled, *DAMAGE):
                 continue
-        return waiting, ranges
+        return waiting, set(ranges)
 
-    def _has(self, start: int, stop: int) -> bool:
-        first = self._starts[bisect_right(self._starts, start) - 1]
-        return stop - first <= len(self._pieces[first])
+    def _gaps(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """What is not here of a range."""
+        gaps = []
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            first = self._starts[number]
+            end = first + len(self._pieces[first])
+            behind = self._starts[number + 1] if number + 1 < len(self._starts) else stop
+            start = max(start, end)
+            if start < min(behind, stop):
+                gaps.append((start, min(behind, stop)))
+            start, number = max(start, behind), number + 1
+        return gaps
 
-    def _find(self, start: int, stop: int) -> bytes | None:
-        first = self._starts[bisect_right(self._starts, start) - 1]
-        piece = self._pieces[first]
-        return piece[start - first : stop - first] if stop - first <= len(piece) else None
+    def _joined(self, start: int, stop: int) -> bytes:
+        """A range that is here in several pieces."""
+        parts = []
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            first = self._starts[number]
+            part = self._pieces[first][start - first : stop - first]
+            parts.append(part)
+            start, number = start + len(part), number + 1
+        return b"".join(parts)
 
-    def _fetch(self, spans: list[tuple[int, int]]) -> None:
-        for start, piece in self._reader.fetch((start, stop - start) for start, stop in spans):
-            if len(piece) > len(self._pieces.get(start, b"")):
-                self._pieces[start] = piece
-        self._starts = sorted(self._pieces)
+    def _fetch(self, spans: Iterable[tuple[int, int]]) -> None:
+        wanted = {gap for span in set(spans) for gap in self._gaps(*span)}
+        for start, data in self._reader.fetch((start, stop - start) for start, stop in wanted):
+            for first, last in self._gaps(start, start + len(data)):
+                self._pieces[first] = data[first - start : last - start]
+                insort(self._starts, first)

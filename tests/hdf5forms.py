@@ -57,6 +57,8 @@ def _many_chunks(file: h5py.File) -> None:
     file.create_dataset("second", data=square, chunks=(2, 1), maxshape=(100, None))
     paged = file.create_dataset("paged", shape=(9000,), chunks=(1,), maxshape=(None,), dtype="i1", fillvalue=3)
     paged[4000:4010], paged[8999] = 1, 2
+    far = file.create_dataset("far", shape=(300_000,), chunks=(1,), maxshape=(None,), dtype="i1", fillvalue=3)
+    far[200_000:200_003], far[299_999] = 1, 2
     pages = file.create_dataset("pages", shape=(9000,), chunks=(1,), dtype="i1", fillvalue=3)
     pages[4000:4010], pages[8999] = 1, 2
 
@@ -105,6 +107,7 @@ def _attributes(file: h5py.File) -> None:
             "scale_factor": np.float32(0.5),
             "none": h5py.Empty("f4"),
             "long": "x" * 3000,
+            "huge": np.arange(5000, dtype="i4"),
         }.items():
             owner.attrs[name] = value
         owner.attrs["to"] = file["v"].ref

@@ -21,6 +21,7 @@ from virtualchunks_parsers.hdf5.format.content import Content, Unhandled
 #: Elements of one array.
 MOST_ELEMENTS = 100_000_000
 _CHECKSUM = 4
+_NO_PAGES = np.zeros(0, dtype=bool)
 
 
 class Elements(NamedTuple):
@@ -246,7 +247,7 @@ def _index_block(content: Content, address: int, form: _Form) -> list[_Run]:
                 raise Unhandled("an index block of an extensible array that leads to pages")
             for block in range(blocks):
                 if places[at + block] != none:
-                    runs += _data_block(content, form, number, places[at + block], first + block * held, b"")
+                    runs += _data_block(content, form, number, places[at + block], first + block * held, _NO_PAGES)
             at += blocks
         elif places[at + number - form.direct_supers] != none:
             supers.append((places[at + number - form.direct_supers], number, first))
@@ -255,7 +256,10 @@ def _index_block(content: Content, address: int, form: _Form) -> list[_Run]:
 
 
 def _super_blocks(content: Content, form: _Form, supers: list[tuple[int, int, int]]) -> list[_Run]:
-    """Section VII.D.3: which pages of the data blocks were written, and where these lie."""
+    """Section VII.D.3: which pages of the data blocks were written, and where these lie.
+
+    The bits of all pages of a super block follow one another, although the bytes are counted by data block.
+    """
     width = content.sizes.offset
     head = 6 + width + form.block_bytes
     what = "a block of an extensible array"
@@ -276,16 +280,16 @@ def _super_blocks(content: Content, form: _Form, supers: list[tuple[int, int, in
         verify(data, what, address, content.url)
         blocks, held = form.blocks(number), form.elements(number)
         places = np.frombuffer(data, np.uint8, blocks * width, head + bitmap).reshape(-1, width)
-        step = bitmap // blocks
+        written, pages = _set_bits(data[head : head + bitmap]), form.pages(number)
         for block, place in enumerate(addresses(places).tolist()):
             if place != none:
-                written = data[head + block * step : head + (block + 1) * step]
-                runs += _data_block(content, form, number, place, first + block * held, written)
+                own = written[block * pages : (block + 1) * pages]
+                runs += _data_block(content, form, number, place, first + block * held, own)
     return runs
 
 
 def _data_block(
-    content: Content, form: _Form, number: int, address: int, first: int, written: bytes
+    content: Content, form: _Form, number: int, address: int, first: int, written: npt.NDArray[np.bool_]
 ) -> list[_Run]:
     """Section VII.D.4: elements, or pages of them behind the block's own head."""
     head = 6 + content.sizes.offset + form.block_bytes
@@ -299,5 +303,5 @@ def _data_block(
     start = address + head + _CHECKSUM
     return [
         _Run(start + page * step, step, 0, per_page, first + page * per_page)
-        for page in np.flatnonzero(_set_bits(written)[:pages]).tolist()
+        for page in np.flatnonzero(written).tolist()
     ]

@@ -128,8 +128,17 @@ def _old_tree(content: Content, index: ChunkIndex) -> Found | None:
     places, rest = np.divmod(corners[:, :ndim], chunk)
     if rest.any() or corners[:, ndim].any():
         raise content.damaged("a chunk index", index.address, f"has chunks that begin within others of {index.chunk}")
+    if not _in_order(places):
+        raise content.damaged("a chunk index", index.address, "is out of order")
     masks = heads[:, 1].astype(np.int64)
     return Found(places, _masks(masks), addresses(rows[:, key:]), heads[:, 0].astype(np.int64))
+
+
+def _in_order(places: Column) -> bool:
+    """Return whether each place is behind the one before it, the last dimension counting fastest."""
+    steps = np.diff(places, axis=0)
+    first = (steps != 0).argmax(axis=1)
+    return bool((steps[np.arange(len(steps)), first] > 0).all())
 
 
 # ------------------------------------------------------------------------------------------- without any structure

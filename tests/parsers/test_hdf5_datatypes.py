@@ -240,6 +240,20 @@ def test_what_only_seems_well_formed_is_refused_by_the_library():
         element(bytes(body))
 
 
+def test_enumerations_of_anything_but_integers_are_refused_as_the_library_refuses_them():
+    base = message(h5t.STD_B8LE)
+    body = struct.pack("<4BI", 0x38, 1, 0, 0, 1) + base + b"a\0" + b"\1"
+    with pytest.raises((FormatError, UnsupportedFeatureError)):
+        element(body)
+
+
+def test_bit_fields_of_other_bits():
+    body = bytearray(message(h5t.STD_B32BE))
+    body[8:12] = struct.pack("<2H", 4, 20)
+    assert element(bytes(body)) == element_of(h5t.decode(b"\x03\x00" + bytes(body)))
+    assert datatype(bytes(body)).number is None
+
+
 def test_references_have_no_element():
     with pytest.raises(UnsupportedFeatureError, match="references"):
         element(message(h5t.STD_REF_OBJ))

@@ -236,6 +236,14 @@ def test_where_many_attributes_are():
 
 DAMAGED = {
     "rank": (dataspace, struct.pack("<4B4x", 1, 33, 0, 0), FormatError, "33 dimensions"),
+    "growth": (dataspace, struct.pack("<4B2Q", 2, 1, 1, 1, 3, 2), FormatError, "may not grow"),
+    "attribute without a name": (attribute, struct.pack("<2B3H", 2, 0, 0, 0, 0), FormatError, "without a name"),
+    "attribute with a short name": (
+        attribute,
+        struct.pack("<2B3H4s", 2, 0, 4, 0, 0, b"a\0b\0"),
+        Unhandled,
+        "shorter",
+    ),
     "filters": (pipeline, struct.pack("<2B", 2, 33), FormatError, "33 filters"),
     "name": (pipeline, struct.pack("<2B6x4H", 1, 1, 300, 7, 0, 0), FormatError, "7 bytes"),
     "values": (pipeline, struct.pack("<2B3H", 2, 1, 1, 0, 9), FormatError, "36 bytes expected"),

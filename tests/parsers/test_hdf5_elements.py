@@ -9,6 +9,9 @@ from virtualchunks.errors import UnsupportedArrayWarning, UnsupportedFeatureErro
 from virtualchunks_parsers.hdf5 import HDF5Parser, inmemory
 
 
+pytestmark = pytest.mark.usefixtures("hdf5_way")
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "made.h5"

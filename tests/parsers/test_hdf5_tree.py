@@ -22,6 +22,9 @@ from virtualchunks.store import ManifestStore
 from virtualchunks_parsers.hdf5 import HDF5Parser, HDFParser, attributes, walk
 
 
+pytestmark = pytest.mark.usefixtures("hdf5_way")
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "made.h5"

@@ -98,7 +98,8 @@ def prepare(root: Group, path: str, is_dropped: Callable[[str, str], bool]) -> N
 
 
 def _visit(found: Object, path: str, is_dropped: Callable[[str, str], bool], seen: set[int]) -> Iterable[Task]:
-    yield lambda: _ignored(found.attributes(lambda name, error: None))
+    if isinstance(found, _Structure):
+        yield found.attribute_tasks
     if isinstance(found, StructureDataset):
         yield lambda: _ignored(found.books())
         yield lambda: _ignored(found.stored())
@@ -140,6 +141,15 @@ class _Structure(Object):
         if self._attributes is None:
             self._attributes = self.container.attributes(self.container.header(self.address))
         return self._attributes
+
+    def attribute_tasks(self) -> Iterable[Task]:
+        """Read each attribute, as a task of its own."""
+        sizes, heap = self.container.content.sizes, self.container.heaps.get
+        return [
+            lambda attribute=attribute: _ignored(values.attribute_value(attribute, sizes, heap))
+            for attribute in self.stored_attributes()
+            if attribute.name not in INTERNAL
+        ]
 
     def attributes(self, report: Report) -> dict[str, Any]:
         """Those that are meant for people."""

@@ -94,7 +94,8 @@ class Container:
     def attributes(self, messages: Sequence[Message]) -> list[Attribute]:
         """Return the attributes of an object, by name; with types that are named in place."""
         content = self.content
-        found = [self._attribute(message.body) for message in messages if message.kind == ATTRIBUTE]
+        bodies = [message.body for message in messages if message.kind == ATTRIBUTE]
+        found = content.each(self._attribute, bodies) if bodies else []
         for message in messages:
             if message.kind == ATTRIBUTE_INFO:
                 info = attribute_info(message.body, content.sizes)
@@ -109,13 +110,11 @@ class Container:
         heap, tree = FractalHeap(self.content, place), read_tree(self.content, index)
         if tree.kind != 8 or tree.total > MOST_ATTRIBUTES or tree.record < 9:
             raise self.content.damaged("an index of attributes", index, f"is a B-tree of type {tree.kind}")
-        found = []
-        for row in new_records(self.content, tree):
-            record = row.tobytes()
-            if record[8] & SHARED:
-                raise Unhandled("an attribute in the table of shared messages")
-            found.append(self._attribute(heap.get(record[:8])))
-        return found
+        records = [row.tobytes() for row in new_records(self.content, tree)]
+        if any(record[8] & SHARED for record in records):
+            raise Unhandled("an attribute in the table of shared messages")
+        bodies = self.content.each(heap.get, [record[:8] for record in records])
+        return self.content.each(self._attribute, bodies)
 
     def _attribute(self, body: bytes) -> Attribute:
         found = attribute(body, self.content.sizes)

@@ -8,11 +8,11 @@ of its structures.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from virtualchunks.errors import FormatError, LimitExceededError
+from virtualchunks.errors import FormatError, LimitExceededError, VirtualChunksError
 from virtualchunks.reading.reader import FIRST, ObjectReader
 
 #: Grain of the cache of a large local file.
@@ -23,6 +23,11 @@ MOST_BLOCKS = 1024
 AHEAD = 1024
 #: Rounds of requests that one file may take.
 MOST_ROUNDS = 10_000
+#: What a round fetches beyond what is asked for, at most: the later the round, the more, since a chain of structures
+#: that lead to one another is likely to go on nearby. A round trip costs about as much.
+MOST_AHEAD = 1 << 20
+#: What reading damaged structures may raise besides errors of ours.
+DAMAGE = (ValueError, LookupError, TypeError, OverflowError)
 #: A structure of metadata longer than this is damaged; the largest are pages of chunk indexes and local heaps.
 MOST_BYTES = 1 << 30
 
@@ -127,6 +132,21 @@ class Content:
         if isinstance(self._source, _Pieces):
             self._source.require([self._span(address, length, what) for address, length in ranges])
 
+    def each[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a function to items that do not depend on one another; the bytes that they lack are fetched together."""
+        if not isinstance(self._source, _Pieces):
+            return [function(item) for item in items]
+        found: list[R] = []
+        missing: list[tuple[int, int]] = []
+        for item in items:
+            try:
+                found.append(function(item))
+            except Missing as lacking:
+                missing += lacking.ranges
+        if missing:
+            raise Missing(missing)
+        return found
+
     def beyond(self, address: int, length: int, what: str) -> FormatError:
         """Return the error for a structure that does not lie in the file."""
         return FormatError(
@@ -176,7 +196,7 @@ class _Blocks:
 
 
 class _Pieces:
-    """A large remote file: its beginning, and the pieces that were fetched."""
+    """A large remote file: its beginning, and the pieces that were fetched, none of which overlap."""
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
@@ -185,17 +205,16 @@ class _Pieces:
         self._waits = False
 
     def read(self, start: int, stop: int, ahead: int) -> bytes:
-        found = self._find(start, stop)
-        if found is None:
-            if self._waits:
-                raise Missing([(start, ahead)])
-            self._fetch([(start, ahead)])
-            found = self._find(start, stop)
-        assert found is not None
-        return found
+        first = self._starts[bisect_right(self._starts, start) - 1]
+        piece = self._pieces[first]
+        if stop - first <= len(piece):
+            return piece[start - first : stop - first]
+        if self._gaps(start, stop):
+            self.require([(start, ahead)])
+        return self._joined(start, stop)
 
     def require(self, spans: list[tuple[int, int]]) -> None:
-        missing = [span for span in spans if not self._has(*span)]
+        missing = [span for span in spans if self._gaps(*span)]
         if missing and self._waits:
             raise Missing(missing)
         if missing:
@@ -204,16 +223,17 @@ class _Pieces:
     def run(self, tasks: list[Task]) -> None:
         self._waits = True
         try:
-            for _ in range(MOST_ROUNDS):
-                tasks, ranges = self._round(tasks)
+            for number in range(MOST_ROUNDS):
+                tasks, spans = self._round(tasks)
                 if not tasks:
                     return
-                self._fetch(ranges)
+                least = min(AHEAD << number // 2, MOST_AHEAD // len(spans))
+                self._fetch((start, min(max(stop, start + least), self._reader.size)) for start, stop in spans)
         finally:
             self._waits = False
         raise LimitExceededError(f"metadata nested more than {MOST_ROUNDS} deep", url=self._reader.url)
 
-    def _round(self, tasks: list[Task]) -> tuple[list[Task], list[tuple[int, int]]]:
+    def _round(self, tasks: list[Task]) -> tuple[list[Task], set[tuple[int, int]]]:
         """Run what can be run; return the tasks that wait, and what for."""
         waiting, ranges = [], []
         while tasks:
@@ -223,19 +243,38 @@ class _Pieces:
             except Missing as missing:
                 waiting.append(task)
                 ranges += missing.ranges
-        return waiting, ranges
+            except (VirtualChunksError, Unhandled, *DAMAGE):
+                continue
+        return waiting, set(ranges)
 
-    def _has(self, start: int, stop: int) -> bool:
-        first = self._starts[bisect_right(self._starts, start) - 1]
-        return stop - first <= len(self._pieces[first])
+    def _gaps(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """What is not here of a range."""
+        gaps = []
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            first = self._starts[number]
+            end = first + len(self._pieces[first])
+            behind = self._starts[number + 1] if number + 1 < len(self._starts) else stop
+            start = max(start, end)
+            if start < min(behind, stop):
+                gaps.append((start, min(behind, stop)))
+            start, number = max(start, behind), number + 1
+        return gaps
 
-    def _find(self, start: int, stop: int) -> bytes | None:
-        first = self._starts[bisect_right(self._starts, start) - 1]
-        piece = self._pieces[first]
-        return piece[start - first : stop - first] if stop - first <= len(piece) else None
+    def _joined(self, start: int, stop: int) -> bytes:
+        """A range that is here in several pieces."""
+        parts = []
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            first = self._starts[number]
+            part = self._pieces[first][start - first : stop - first]
+            parts.append(part)
+            start, number = start + len(part), number + 1
+        return b"".join(parts)
 
-    def _fetch(self, spans: list[tuple[int, int]]) -> None:
-        for start, piece in self._reader.fetch((start, stop - start) for start, stop in spans):
-            if len(piece) > len(self._pieces.get(start, b"")):
-                self._pieces[start] = piece
-        self._starts = sorted(self._pieces)
+    def _fetch(self, spans: Iterable[tuple[int, int]]) -> None:
+        wanted = {gap for span in set(spans) for gap in self._gaps(*span)}
+        for start, data in self._reader.fetch((start, stop - start) for start, stop in wanted):
+            for first, last in self._gaps(start, start + len(data)):
+                self._pieces[first] = data[first - start : last - start]
+                insort(self._starts, first)

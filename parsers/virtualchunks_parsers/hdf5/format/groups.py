@@ -101,8 +101,9 @@ def _symbols(content: Content, superblock: Superblock, body: bytes) -> list[Link
     if len(body) < 2 * width:
         raise content.damaged("a symbol table", 0, f"is a message of {len(body)} bytes")
     root, place = (int.from_bytes(body[at : at + width], "little") for at in (0, width))
-    heap = read_local_heap(content, place)
-    rows = old_leaves(content, root, Old(0, content.sizes.length, 2 * superblock.group_k))
+    form = Old(0, content.sizes.length, 2 * superblock.group_k)
+    content.each(lambda read: read(), [lambda: read_local_heap(content, place), lambda: old_leaves(content, root, form)])
+    heap, rows = read_local_heap(content, place), old_leaves(content, root, form)
     if not len(rows):
         return []
     nodes = addresses(rows[:, content.sizes.length :]).tolist()
@@ -188,8 +189,9 @@ def _dense(content: Content, info: bytes) -> list[_Found]:
     place, index = (int.from_bytes(info[start : start + width], "little") for start in (at, at + width))
     if place == content.sizes.undefined:
         return []
-    heap = FractalHeap(content, place)
-    tree = read_tree(content, index)
+    content.each(lambda read: read(), [lambda: FractalHeap(content, place), lambda: read_tree(content, index)])
+    heap, tree = FractalHeap(content, place), read_tree(content, index)
     if tree.kind != 5 or tree.total > MOST_LINKS:
         raise content.damaged("an index of links", index, f"is a B-tree of type {tree.kind} with {tree.total} records")
-    return [read_link(content, heap.get(row.tobytes()[4:])) for row in new_records(content, tree)]
+    identifiers = [row.tobytes()[4:] for row in new_records(content, tree)]
+    return [read_link(content, body) for body in content.each(heap.get, identifiers)]

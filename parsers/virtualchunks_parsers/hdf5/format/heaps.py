@@ -82,11 +82,11 @@ class GlobalHeaps:
             raise content.damaged("a global heap", address, f"begins with {head[:5]!r}")
         size = int.from_bytes(head[8:], "little")
         data = content.read(address, size, "a global heap")
-        at, objects = 8 + width, {}
-        step = 8 + width
+        step = 16  # the heads of collections and of objects end at multiples of 8 bytes
+        at, objects = step, {}
         while at + step <= size:
             index = data[at] | data[at + 1] << 8
-            length = int.from_bytes(data[at + 8 : at + step], "little")
+            length = int.from_bytes(data[at + 8 : at + 8 + width], "little")
             if not index:  # the rest is free
                 break
             at += step

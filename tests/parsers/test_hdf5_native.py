@@ -1,0 +1,141 @@
+"""Files as their own structures describe them, against what the HDF5 library says of the same files."""
+
+from __future__ import annotations
+
+import warnings
+
+import h5py
+import hdf5forms
+import numpy as np
+import pytest
+from corpusscore import each, files
+from hdf5oracle import LibraryParser, NativeParser, check, outcome, summary
+
+from virtualchunks.errors import FormatError
+from virtualchunks_parsers.hdf5 import HDF5Parser
+from virtualchunks_parsers.hdf5.format.checksums import lookup3
+from virtualchunks_parsers.hdf5.format.content import Unhandled
+
+FORMS = [
+    *[(content, version, {}) for content in hdf5forms.CONTENTS for version in hdf5forms.VERSIONS],
+    *[
+        (content, version, options)
+        for content in hdf5forms.CONTENTS
+        for version in ("earliest", "latest")
+        for options in ({"track_order": True}, {"userblock_size": 1024})
+    ],
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "made.h5"
+
+
+@pytest.mark.parametrize(("content", "version", "options"), FORMS, ids=lambda part: str(part or "plain"))
+def test_all_forms_read_as_the_library_reads_them(path, content, version, options):
+    hdf5forms.write(path, content, version, **options)
+    assert outcome(NativeParser(), path) == outcome(LibraryParser(), path)
+
+
+def test_netcdf_reads_as_the_library_reads_it(path):
+    hdf5forms.write_netcdf(path)
+    assert outcome(NativeParser(), path) == outcome(LibraryParser(), path)
+    inner = HDF5Parser(group="inner")
+    assert summary(inner.parse(path)) == summary(LibraryParser(group="inner").parse(path))
+
+
+@pytest.mark.parametrize("content", ["indexes", "masks", "resized"])
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_values_are_those_of_h5py(path, content, version):
+    check(hdf5forms.write(path, content, version))
+
+
+@pytest.mark.parametrize(("offsets", "lengths"), [(4, 4), (2, 4), (8, 4), (4, 8)])
+def test_addresses_and_lengths_of_other_sizes(path, offsets, lengths):
+    plist = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    plist.set_sizes(offsets, lengths)
+    with h5py.File(h5py.h5f.create(str(path).encode(), h5py.h5f.ACC_TRUNC, plist)) as file:
+        file["v"] = np.arange(20)
+        file["v"].attrs["text"] = "grüß"
+        file.create_dataset("c", data=np.arange(40).reshape(5, 8), chunks=(2, 3), compression=1)
+        file["g/soft"] = h5py.SoftLink("/v")
+    assert outcome(NativeParser(), path) == outcome(LibraryParser(), path)
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_files_beyond_one_block_are_read_alike(path, version):
+    """Of more than 1 MiB, local files are read by blocks and remote ones in rounds."""
+    with h5py.File(path, "w", libver=version) as file:
+        for number in range(300):
+            file[f"g{number % 7}/v{number}"] = np.arange(1000.0)
+            file[f"g{number % 7}/v{number}"].attrs["units"] = "K"
+        file.create_dataset("c", data=np.arange(20_000), chunks=(10,), maxshape=(None,))
+    assert path.stat().st_size > 2 << 20
+    assert outcome(NativeParser(), path) == outcome(LibraryParser(), path)
+
+
+def test_what_is_rare_is_read_through_the_library(path, monkeypatch):
+    """Behind an attribute that is left out: what is told is told once."""
+    with h5py.File(path, "w") as file:
+        file["v"] = np.arange(600)
+        file["v"].attrs["before"] = file["v"].ref
+        file.create_dataset("w", data=np.arange(60), chunks=(5,))
+
+    def rare(self):
+        raise Unhandled("a rare form")
+
+    expected = outcome(LibraryParser(), path)
+    monkeypatch.setattr("virtualchunks_parsers.hdf5.structures.StructureDataset.stored", rare)
+    with pytest.raises(Unhandled), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        NativeParser().parse(path)
+    assert outcome(HDF5Parser(), path) == expected
+    assert len(expected[1]) == 1
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_damage_is_found_without_the_library(path, version, monkeypatch):
+    """Every byte of a header that a checksum covers, and structures that are not what they have to be."""
+    with h5py.File(path, "w", libver=version) as file:
+        file.create_dataset("v", data=np.arange(60), chunks=(5,), compression=1, maxshape=(None,))
+    monkeypatch.setattr("virtualchunks_parsers.hdf5.file._open_local", _refuse)
+    whole = path.read_bytes()
+    expected = summary(HDF5Parser().parse(path))
+    signatures = [b"OHDR", b"EAHD", b"EAIB"] if version == "latest" else [b"TREE", b"SNOD", b"HEAP"]
+    for signature in signatures:
+        damaged = bytearray(whole)
+        damaged[whole.index(signature) + (4 if signature == b"TREE" else 1)] ^= 0x15
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"corrupt.*made\.h5"):
+            HDF5Parser().parse(path)
+    path.write_bytes(whole)
+    assert {name: rest[:8] for name, rest in summary(HDF5Parser().parse(path)).items()} == {
+        name: rest[:8] for name, rest in expected.items()
+    }
+
+
+def _refuse(path):
+    raise AssertionError("the HDF5 library was asked")
+
+
+def test_checksums_without_native_code():
+    for length in (*range(40), 300):
+        data = bytes(range(256)) * 2
+        assert lookup3(data[:length]) == _lookup3_of_numcodecs(data[:length])
+
+
+def _lookup3_of_numcodecs(data):
+    checksums = pytest.importorskip("numcodecs.checksum32")
+    return checksums.jenkins_lookup3(data, 0)
+
+
+@each(files("hdf5", "netcdf4"))
+def test_real_files_read_as_the_library_reads_them(path):
+    if not HDF5Parser.recognises(path.read_bytes()[:4096]):
+        pytest.skip("no HDF5 file")
+    try:
+        found = outcome(NativeParser(), path)
+    except Unhandled:
+        return
+    assert found == outcome(LibraryParser(), path)

@@ -268,8 +268,8 @@ def _string(fields: Fields, head: _Head, depth: int) -> Datatype:
 
 
 def _bit_field(fields: Fields, head: _Head, depth: int) -> Datatype:
-    fields.unpack(_BITS)
-    number = np.dtype(f"{_order(head)}u{head.size}") if head.size in (1, 2, 4, 8) else None
+    usual = fields.unpack(_BITS) == (0, 8 * head.size) and head.size in (1, 2, 4, 8)
+    number = np.dtype(f"{_order(head)}u{head.size}") if usual else None
     return Datatype(BIT_FIELD, head.size, number, head.bits[0] & 1)
 
 
@@ -336,7 +336,7 @@ def _enumeration(fields: Fields, head: _Head, depth: int) -> Datatype:
         if head.version < 3:
             fields.at += -(fields.at - begin) % 8
     values = fields.take(head.members * base.size)
-    if base.number is None or base.size != head.size:
+    if base.type_class != FIXED_POINT or base.number is None or base.size != head.size:
         return Datatype(ENUMERATION, head.size, base=base)
     members = dict(zip(names, np.frombuffer(values, base.number).tolist(), strict=True))
     return Datatype(ENUMERATION, head.size, base.number, base=base, is_boolean=members == {b"FALSE": 0, b"TRUE": 1})

@@ -82,6 +82,8 @@ def dataspace(body: bytes, sizes: Sizes) -> Dataspace:
         return Dataspace(shape, None)
     unlimited = (1 << 8 * sizes.length) - 1
     longest = fields.numbers(rank, sizes.length)
+    if any(size > most for size, most in zip(shape, longest, strict=True)):
+        raise FormatError(f"a dataspace message: a shape {shape} that may not grow beyond {longest}")
     return Dataspace(shape, tuple(None if size == unlimited else size for size in longest))
 
 
@@ -292,8 +294,13 @@ def attribute(body: bytes, sizes: Sizes) -> Attribute:
             f"an attribute message of {len(body)} bytes that has its extent at bytes {space_at} to {space_at + space}; "
             "the file is damaged"
         )
+    if not name:
+        raise FormatError("an attribute message: an attribute without a name")
+    title = body[name_at : name_at + name - 1]  # the last byte is a NUL, whatever it is
+    if b"\0" in title:
+        raise Unhandled("an attribute whose name is shorter than its message says")
     return Attribute(
-        name=body[name_at : name_at + name].partition(b"\0")[0],
+        name=title,
         datatype=body[kind_at : kind_at + kind],
         is_shared=version > 1 and bool(flags & 1),
         space=dataspace(body[space_at : space_at + space], sizes),

@@ -28,7 +28,7 @@ from virtualchunks_parsers.hdf5.attributes import (
     require_values,
     scaling_number,
 )
-from virtualchunks_parsers.hdf5.datatypes import Element, may_be_filled
+from virtualchunks_parsers.hdf5.datatypes import Element
 from virtualchunks_parsers.hdf5.file import text
 from virtualchunks_parsers.hdf5.format import datatypes as types
 from virtualchunks_parsers.hdf5.format.content import Sizes, Unhandled
@@ -247,7 +247,7 @@ _DECODERS: Mapping[int, Callable[[Datatype, bytes, int, Sizes, Heap], Values]] =
 # ------------------------------------------------------------------------------------------------- the fill value
 
 
-def fill_value(fill: Fill, described: bytes, element: Element, *, required: bool = True) -> Any:
+def fill_value(fill: Fill, described: bytes, element: Element) -> Any:
     """Return what elements read as that were never written, as NumPy has it; ``None`` for zero.
 
     Parameters
@@ -258,19 +258,13 @@ def fill_value(fill: Fill, described: bytes, element: Element, *, required: bool
         Body of the datatype message of the dataset.
     element
         What its elements are.
-    required
-        Whether it matters.
 
     Raises
     ------
-    UnsupportedFeatureError
-        If no Zarr array can have it, and it matters.
     Unhandled
         If only the library can convert it.
     """
     if not fill.is_written or fill.raw is None:
-        return None
-    if not may_be_filled(element, required=required):
         return None
     kind = datatype(described)
     if kind.type_class not in _FILLED or element.hdf5_type is not None or element.shape or kind.is_variable:

@@ -33,6 +33,7 @@ def _indexes(file: h5py.File) -> None:
         ("first", (None, 30)),
         ("last", (20, None)),
         ("wider", (40, None)),
+        ("bounded", (50, 40)),
         ("both", (None, None)),
     ):
         file.create_dataset(name, data=VALUES, chunks=(3, 4), maxshape=limit)

@@ -44,6 +44,9 @@ class HDF5Parser(FileParser):
     Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the
     file is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
 
+    Of a remote file of up to 1 MiB, one request reads everything; of a larger one, the structures of one level of the
+    metadata are asked for together, whatever they belong to.
+
     Examples
     --------
     >>> HDF5Parser(group="/model", drop_variables=["orography"])
@@ -90,7 +93,11 @@ class HDF5Parser(FileParser):
         "text of variable length above 256 MiB in one array",
         "dangling and circular links",
     )
-    native_code: ClassVar[str] = "The HDF5 library walks the file. A damaged file can make it abort, or not return."
+    native_code: ClassVar[str] = (
+        "Metadata are read by code of our own, and what is damaged there is an error. The HDF5 library is asked for "
+        "text of variable length, for elements and fill values that it has to convert, for virtual datasets, and for whole "
+        "files of forms that are rare; a damaged file can make it abort, or not return."
+    )
 
     #: Whether files are read natively where that can be; the tests compare both.
     _natively: ClassVar[bool] = True

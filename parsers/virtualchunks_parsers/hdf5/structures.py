@@ -358,7 +358,7 @@ class StructureDataset(_Structure, StoredDataset):
             longest=space.shape if space.maxshape is None else space.maxshape,
             nbytes=nbytes,
             filtered=filtered,
-            k=self.container.chunk_k() if layout.index == layouts.BTREE_1 else 0,
+            k=self.container.widths().chunk if layout.index == layouts.BTREE_1 else 0,
             single=None if single is None or single.size is None else (single.size, single.mask),
         )
         return self.container.chunks(self.address, index)

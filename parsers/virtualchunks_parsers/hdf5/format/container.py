@@ -22,7 +22,7 @@ from virtualchunks_parsers.hdf5.format.headers import (
 )
 from virtualchunks_parsers.hdf5.format.heaps import FractalHeap, GlobalHeaps
 from virtualchunks_parsers.hdf5.format.messages import Attribute, attribute, attribute_info
-from virtualchunks_parsers.hdf5.format.superblock import read_superblock
+from virtualchunks_parsers.hdf5.format.superblock import Widths, read_superblock
 
 #: Attributes of one object.
 MOST_ATTRIBUTES = 100_000
@@ -59,7 +59,7 @@ class Container:
         self._links: dict[int, list[Link]] = {}
         self._chunks: dict[int, Found | None] = {}
         self._names: dict[int, bytes] | None = None
-        self._chunk_k: int | None = None
+        self._widths: Widths | None = None
 
     def header(self, address: int) -> list[Message]:
         """Return the messages of an object."""
@@ -72,7 +72,7 @@ class Container:
         """Return the links of a group."""
         found = self._links.get(address)
         if found is None:
-            found = self._links[address] = read_links(self.content, self.superblock, self.header(address))
+            found = self._links[address] = read_links(self.content, self.widths, self.header(address))
         return found
 
     def chunks(self, address: int, index: ChunkIndex) -> Found | None:
@@ -81,15 +81,15 @@ class Container:
             self._chunks[address] = read_chunks(self.content, index)
         return self._chunks[address]
 
-    def chunk_k(self) -> int:
-        """Return half the room in nodes of version 1 B-trees over chunks; section IV.A.2.t, "B-tree 'K' Values"."""
-        if self._chunk_k is None:
-            self._chunk_k = self.superblock.chunk_k
+    def widths(self) -> Widths:
+        """Return the room in nodes of version 1 B-trees; section IV.A.2.t, "B-tree 'K' Values"."""
+        if self._widths is None:
+            self._widths = self.superblock.widths
             extension = self.superblock.extension
             for message in [] if extension is None else self.header(extension):
-                if message.kind == BTREE_K and len(message.body) >= 3 and not message.body[0]:
-                    self._chunk_k = int.from_bytes(message.body[1:3], "little")
-        return self._chunk_k
+                if message.kind == BTREE_K and len(message.body) >= 7 and not message.body[0]:
+                    self._widths = Widths(*(int.from_bytes(message.body[at : at + 2], "little") for at in (5, 3, 1)))
+        return self._widths
 
     def attributes(self, messages: Sequence[Message]) -> list[Attribute]:
         """Return the attributes of an object, by name; with types that are named in place."""

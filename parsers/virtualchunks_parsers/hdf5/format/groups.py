@@ -8,7 +8,7 @@ IV.A.2.c, "Link Info", IV.A.2.g, "Link", and IV.A.2.r, "Symbol Table".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from virtualchunks_parsers.hdf5.format.btrees import Old, addresses, new_records
 from virtualchunks_parsers.hdf5.format.content import Content
 from virtualchunks_parsers.hdf5.format.headers import LINK, LINK_INFO, SYMBOL_TABLE, Message
 from virtualchunks_parsers.hdf5.format.heaps import FractalHeap, name_in, read_local_heap
-from virtualchunks_parsers.hdf5.format.superblock import Superblock
+from virtualchunks_parsers.hdf5.format.superblock import Widths
 
 #: Kinds of links.
 HARD, SOFT, EXTERNAL = 0, 1, 64
@@ -55,13 +55,15 @@ class _Found:
     link: Link
 
 
-def read_links(content: Content, superblock: Superblock, messages: Sequence[Message]) -> list[Link]:
+def read_links(content: Content, widths: Callable[[], Widths], messages: Sequence[Message]) -> list[Link]:
     """Return the links of a group, in the order of their making where that is indexed, and by name otherwise.
 
     Parameters
     ----------
-    content, superblock
+    content
         The file.
+    widths
+        Says how wide the nodes of symbol tables are.
     messages
         Of the object header of the group.
 
@@ -72,7 +74,7 @@ def read_links(content: Content, superblock: Superblock, messages: Sequence[Mess
     """
     for message in messages:
         if message.kind == SYMBOL_TABLE:
-            return _symbols(content, superblock, message.body)
+            return _symbols(content, widths(), message.body)
     info = next((message.body for message in messages if message.kind == LINK_INFO), b"")
     found = [read_link(content, message.body) for message in messages if message.kind == LINK]
     ordered = len(info) > 1 and bool(info[1] & 2)
@@ -96,13 +98,13 @@ def is_group(messages: Sequence[Message]) -> bool:
 # -------------------------------------------------------------------------------------------------- symbol tables
 
 
-def _symbols(content: Content, superblock: Superblock, body: bytes) -> list[Link]:
+def _symbols(content: Content, widths: Widths, body: bytes) -> list[Link]:
     """Section IV.A.2.r: a B-tree whose leaves are nodes of symbols, and a heap with their names."""
     width = content.sizes.offset
     if len(body) < 2 * width:
         raise content.damaged("a symbol table", 0, f"is a message of {len(body)} bytes")
     root, place = (int.from_bytes(body[at : at + width], "little") for at in (0, width))
-    form = Old(0, content.sizes.length, 2 * superblock.group_k)
+    form = Old(0, content.sizes.length, 2 * widths.group)
     heap, rows = content.both(lambda: read_local_heap(content, place), lambda: old_leaves(content, root, form))
     if not len(rows):
         return []
@@ -111,7 +113,7 @@ def _symbols(content: Content, superblock: Superblock, body: bytes) -> list[Link
         raise content.damaged("a B-tree", root, "has a node in two places")
     entry = 2 * width + 24
     links: list[Link] = []
-    most = 2 * superblock.leaf_k
+    most = 2 * widths.leaf
     for address, data in zip(nodes, content.read_all(nodes, 8 + most * entry, "a symbol node"), strict=True):
         count = int.from_bytes(data[6:8], "little")
         if data[:5] != b"SNOD\1" or count > most or 8 + count * entry > len(data):

@@ -8,6 +8,7 @@ HDF5 File Format Specification, version 3.0, section II.A, "Format Signature and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtualchunks.errors import FormatError
 from virtualchunks.signatures import HDF5
@@ -18,6 +19,14 @@ from virtualchunks_parsers.hdf5.format.content import Content, Sizes, Unhandled
 CHUNK_K = 32
 #: Flags of a file that was not closed.
 OPEN = 7
+
+
+class Widths(NamedTuple):
+    """Half of the room in nodes of symbol tables, of the B-trees over them, and of those over chunks."""
+
+    leaf: int = 4
+    group: int = 16
+    chunk: int = CHUNK_K
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,8 @@ class Superblock:
         Address of the object header of the root group.
     extension
         Address of an object header with more to say of the file; ``None`` where there is none.
-    leaf_k, group_k, chunk_k
-        Half of the room in nodes of symbol tables, of the B-trees over them, and of those over chunks.
+    widths
+        Of the nodes of version 1 B-trees.
     """
 
     version: int
@@ -45,9 +54,7 @@ class Superblock:
     base: int
     root: int
     extension: int | None = None
-    leaf_k: int = 4
-    group_k: int = 16
-    chunk_k: int = CHUNK_K
+    widths: Widths = Widths()
 
 
 def read_superblock(content: Content) -> Superblock:
@@ -116,7 +123,7 @@ def _old(head: bytes, start: int, url: str) -> tuple[Superblock, int]:
         raise FormatError("the superblock has flags or an extension that it cannot have: the file is corrupt", url=url)
     if driver != sizes.undefined:
         raise Unhandled("driver information: the file may be one of several")
-    return Superblock(head[8], sizes, start, root, None, leaf_k, group_k, chunk_k), end + start - base
+    return Superblock(head[8], sizes, start, root, None, Widths(leaf_k, group_k, chunk_k)), end + start - base
 
 
 def _new(head: bytes, start: int, url: str) -> tuple[Superblock, int]:

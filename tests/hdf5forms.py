@@ -37,7 +37,9 @@ def _indexes(file: h5py.File) -> None:
     ):
         file.create_dataset(name, data=VALUES, chunks=(3, 4), maxshape=limit)
         file.create_dataset(f"{name}_gzip", data=VALUES, chunks=(3, 4), maxshape=limit, compression=1, shuffle=True)
-        sparse = file.create_dataset(f"{name}_sparse", shape=(20, 30), chunks=(3, 4), maxshape=limit, dtype="f4", fillvalue=5)
+        sparse = file.create_dataset(
+            f"{name}_sparse", shape=(20, 30), chunks=(3, 4), maxshape=limit, dtype="f4", fillvalue=5
+        )
         sparse[7:9, 11:15] = 1
     file.create_dataset("single", data=VALUES, chunks=VALUES.shape)
     file.create_dataset("single_gzip", data=VALUES, chunks=VALUES.shape, compression=1)

@@ -21,7 +21,6 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
 from virtualchunks_parsers.hdf5 import HDF5Parser, HDFParser, attributes, walk
 
-
 pytestmark = pytest.mark.usefixtures("hdf5_way")
 
 

@@ -1,9 +1,9 @@
 """HDF5 files, open for parsing: the file itself and the files that its links and datasets point at.
 
-Every file is opened through the registry, and read through :class:`~virtualchunks.reading.reader.ObjectReader`. The HDF5
-library opens a file only where it is needed: a local one through the operating system, whose stamp is compared with that
-of the library's own descriptor; any other through the same reader. This module is also the one boundary at which errors
-of the HDF5 library become errors of virtualchunks.
+Every file is opened through the registry, and read through :class:`~virtualchunks.reading.reader.ObjectReader`. The
+HDF5 library opens a file only where it is needed: a local one through the operating system, and the stamp is compared
+with that of the library's own descriptor; any other through the same reader. This module is also the one boundary at
+which errors of the HDF5 library become errors of virtualchunks.
 """
 
 from __future__ import annotations

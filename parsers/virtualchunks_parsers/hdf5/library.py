@@ -139,7 +139,9 @@ class LibraryDataset(StoredDataset):
         kind = attribute.get_type()
         if kind.get_class() != h5t.VLEN or kind.get_super().get_class() != h5t.REFERENCE:
             return ()
-        return tuple(self._scale(references[-1]) if len(references) else None for references in _read(attribute).ravel())
+        return tuple(
+            self._scale(references[-1]) if len(references) else None for references in _read(attribute).ravel()
+        )
 
     def _scale(self, reference: Any) -> int | None:
         """The object that a reference leads to; ``None`` where it was deleted."""

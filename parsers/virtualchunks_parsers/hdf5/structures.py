@@ -7,6 +7,7 @@ of types that NumPy has not) is left to it, by way of :meth:`StructureDataset.li
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from h5py import h5d, h5o
@@ -17,7 +18,7 @@ from virtualchunks_parsers.hdf5.chunkindex import StoredChunks
 from virtualchunks_parsers.hdf5.datatypes import Element
 from virtualchunks_parsers.hdf5.file import HDF5File, text
 from virtualchunks_parsers.hdf5.format import layouts, messages, values
-from virtualchunks_parsers.hdf5.format.chunks import ChunkIndex
+from virtualchunks_parsers.hdf5.format.chunks import ChunkIndex, Found
 from virtualchunks_parsers.hdf5.format.container import Container
 from virtualchunks_parsers.hdf5.format.content import Task, Unhandled
 from virtualchunks_parsers.hdf5.format.datatypes import datatype, element
@@ -118,7 +119,7 @@ def _members(group: StructureGroup, path: str, is_dropped: Callable[[str, str], 
         member = f"{path}/{name}"
         if link.kind == HARD and link.address not in seen and not is_dropped(member, name):
             seen.add(link.address)
-            tasks.append(lambda link=link, member=member: _open(group, link, member, is_dropped, seen))
+            tasks.append(partial(_open, group, link, member, is_dropped, seen))
     return tasks
 
 
@@ -145,11 +146,11 @@ class _Structure(Object):
     def attribute_tasks(self) -> Iterable[Task]:
         """Read each attribute, as a task of its own."""
         sizes, heap = self.container.content.sizes, self.container.heaps.get
-        return [
-            lambda attribute=attribute: _ignored(values.attribute_value(attribute, sizes, heap))
-            for attribute in self.stored_attributes()
-            if attribute.name not in INTERNAL
-        ]
+
+        def read(attribute: messages.Attribute) -> Iterable[Task]:
+            return _ignored(values.attribute_value(attribute, sizes, heap))
+
+        return [partial(read, item) for item in self.stored_attributes() if item.name not in INTERNAL]
 
     def attributes(self, report: Report) -> dict[str, Any]:
         """Those that are meant for people."""
@@ -336,7 +337,7 @@ class StructureDataset(_Structure, StoredDataset):
         heap = read_local_heap(content, files.heap)
         return [(name_in(content, heap, slot.name), slot.offset, slot.size) for slot in files.slots]
 
-    def stored(self) -> object:
+    def stored(self) -> Found | None:
         """Its chunks, if it has any, as its index has them."""
         layout = self.layout()
         if not isinstance(layout, layouts.Chunked) or layout.address is None:

@@ -48,13 +48,13 @@ class _Run(NamedTuple):
     address: int
     length: int
     at: int
-    count: int
+    held: int
     first: int
 
 
 def _elements(content: Content, runs: list[_Run], size: int, what: str) -> tuple[Bytes, npt.NDArray[np.int64]]:
     """Read runs of elements, each of which ends with a checksum."""
-    if sum(run.count for run in runs) > MOST_ELEMENTS:
+    if sum(run.held for run in runs) > MOST_ELEMENTS:
         raise LimitExceededError(f"more than {MOST_ELEMENTS} elements of an array", url=content.url)
     if not runs:
         return np.zeros((0, size), dtype=np.uint8), np.zeros(0, dtype=np.int64)
@@ -65,7 +65,7 @@ def _elements(content: Content, runs: list[_Run], size: int, what: str) -> tuple
         verify(data, what, address, content.url)
         parts.append(data[at : at + count * size])
     rows: Bytes = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, size)
-    numbers = np.concatenate([np.arange(run.first, run.first + run.count, dtype=np.int64) for run in runs])
+    numbers = np.concatenate([np.arange(run.first, run.first + run.held, dtype=np.int64) for run in runs])
     return rows, numbers
 
 
@@ -210,7 +210,7 @@ def extensible_array(content: Content, address: int, *, filtered: bool) -> Eleme
     end = 12 + 6 * sizes.length + sizes.offset
     data = _head(content, address, end + _CHECKSUM, b"EAHD", "an extensible array", filtered=filtered)
     largest = int.from_bytes(data[12 + 4 * sizes.length : 12 + 5 * sizes.length], "little")
-    form = _Form(data[6], *data[7:12], largest)
+    form = _Form(data[6], data[7], data[8], data[9], data[10], data[11], largest)
     index = int.from_bytes(data[end - sizes.offset : end], "little")
     powers = all(size and not size & (size - 1) for size in (form.least, form.pointers))
     if not powers or form.bits > 64 or form.supers < form.direct_supers:

@@ -115,7 +115,7 @@ class Tree(NamedTuple):
     record: int
     depth: int
     root: int
-    count: int
+    held: int
     total: int
 
 
@@ -135,7 +135,7 @@ def read_tree(content: Content, address: int) -> Tree:
         record=number(data[10:12], "little"),
         depth=number(data[12:14], "little"),
         root=number(data[16:at], "little"),
-        count=number(data[at : at + 2], "little"),
+        held=number(data[at : at + 2], "little"),
         total=number(data[at + 2 : at + 2 + sizes.length], "little"),
     )
     if not tree.record or tree.node <= 10 + tree.record or tree.depth > DEEPEST:
@@ -155,7 +155,7 @@ def new_records(content: Content, tree: Tree) -> Bytes:
     if not tree.total or tree.root == content.sizes.undefined:
         return np.zeros((0, tree.record), dtype=np.uint8)
     widths = _widths(content, tree)
-    nodes = [(tree.root, tree.count)]
+    nodes = [(tree.root, tree.held)]
     total = 0
     for depth in range(tree.depth, -1, -1):
         below: list[tuple[int, int]] = []
@@ -216,9 +216,7 @@ def _node(content: Content, tree: Tree, address: int, data: bytes, depth: int, c
     return data[6:records]
 
 
-def _children(
-    content: Content, data: bytes, at: int, count: int, width: tuple[int, int, int]
-) -> list[tuple[int, int]]:
+def _children(content: Content, data: bytes, at: int, count: int, width: tuple[int, int, int]) -> list[tuple[int, int]]:
     """Addresses and numbers of records of the children of a node."""
     size = sum(width)
     rows = np.frombuffer(data, dtype=np.uint8, count=count * size, offset=at).reshape(count, size)

@@ -107,7 +107,8 @@ class Container:
 
     def _dense_attributes(self, place: int, index: int) -> list[Attribute]:
         """Section IV.A.2.v: attributes in a heap, found by an index of their names."""
-        heap, tree = FractalHeap(self.content, place), read_tree(self.content, index)
+        content = self.content
+        heap, tree = content.both(lambda: FractalHeap(content, place), lambda: read_tree(content, index))
         if tree.kind != 8 or tree.total > MOST_ATTRIBUTES or tree.record < 9:
             raise self.content.damaged("an index of attributes", index, f"is a B-tree of type {tree.kind}")
         records = [row.tobytes() for row in new_records(self.content, tree)]

@@ -35,11 +35,11 @@ MOST_BYTES = 1 << 30
 Task = Callable[[], Iterable["Task"]]
 
 
-class Unhandled(Exception):
+class Unhandled(Exception):  # noqa: N818 - nothing is wrong, something else reads the file
     """The file has a form that is not read here; the HDF5 library reads it."""
 
 
-class Missing(Exception):
+class Missing(Exception):  # noqa: N818 - nothing is wrong, the task goes on later
     """A task needs bytes that are not here yet.
 
     Attributes
@@ -123,9 +123,7 @@ class Content:
     def read_all(self, addresses: Sequence[int], length: int, what: str) -> list[bytes]:
         """Read as many bytes at each of several addresses; fewer only at the end of the file."""
         self.require([(address, length) for address in addresses], what)
-        return [
-            self.read(address, min(length, self.size - self.base - address), what, length) for address in addresses
-        ]
+        return [self.read(address, min(length, self.size - self.base - address), what, length) for address in addresses]
 
     def require(self, ranges: Sequence[tuple[int, int]], what: str) -> None:
         """Let what stands at several addresses be here, each given with its length."""
@@ -133,7 +131,7 @@ class Content:
             self._source.require([self._span(address, length, what) for address, length in ranges])
 
     def each[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Apply a function to items that do not depend on one another; the bytes that they lack are fetched together."""
+        """Apply a function to items that are read independently; the bytes that they lack are fetched together."""
         if not isinstance(self._source, _Pieces):
             return [function(item) for item in items]
         found: list[R] = []
@@ -146,6 +144,13 @@ class Content:
         if missing:
             raise Missing(missing)
         return found
+
+    def both[A, B](self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        """Read two things that do not depend on one another; the bytes that they lack are fetched together."""
+        reads: list[Callable[[], object]] = [first, second]
+        if isinstance(self._source, _Pieces):
+            self.each(lambda read: read(), reads)
+        return first(), second()
 
     def beyond(self, address: int, length: int, what: str) -> FormatError:
         """Return the error for a structure that does not lie in the file."""

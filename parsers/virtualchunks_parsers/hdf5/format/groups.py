@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from virtualchunks.errors import LimitExceededError
@@ -102,8 +103,7 @@ def _symbols(content: Content, superblock: Superblock, body: bytes) -> list[Link
         raise content.damaged("a symbol table", 0, f"is a message of {len(body)} bytes")
     root, place = (int.from_bytes(body[at : at + width], "little") for at in (0, width))
     form = Old(0, content.sizes.length, 2 * superblock.group_k)
-    content.each(lambda read: read(), [lambda: read_local_heap(content, place), lambda: old_leaves(content, root, form)])
-    heap, rows = read_local_heap(content, place), old_leaves(content, root, form)
+    heap, rows = content.both(lambda: read_local_heap(content, place), lambda: old_leaves(content, root, form))
     if not len(rows):
         return []
     nodes = addresses(rows[:, content.sizes.length :]).tolist()
@@ -116,8 +116,7 @@ def _symbols(content: Content, superblock: Superblock, body: bytes) -> list[Link
         count = int.from_bytes(data[6:8], "little")
         if data[:5] != b"SNOD\1" or count > most or 8 + count * entry > len(data):
             raise content.damaged("a symbol node", address, f"of {count} entries begins with {data[:5]!r}")
-        for at in range(8, 8 + count * entry, entry):
-            links.append(_symbol(content, heap, data[at : at + entry]))
+        links += [_symbol(content, heap, data[at : at + entry]) for at in range(8, 8 + count * entry, entry)]
     _check(content, links)
     return links
 
@@ -134,7 +133,7 @@ def _symbol(content: Content, heap: bytes, entry: bytes) -> Link:
 
 def _check(content: Content, links: Sequence[Link]) -> None:
     names = [link.name for link in links]
-    if any(first >= second for first, second in zip(names, names[1:], strict=False)):
+    if any(first >= second for first, second in pairwise(names)):
         raise content.damaged("a symbol table", 0, "is out of order")
     if len(links) > MOST_LINKS:
         raise LimitExceededError(f"a group of more than {MOST_LINKS} links", url=content.url)
@@ -189,8 +188,7 @@ def _dense(content: Content, info: bytes) -> list[_Found]:
     place, index = (int.from_bytes(info[start : start + width], "little") for start in (at, at + width))
     if place == content.sizes.undefined:
         return []
-    content.each(lambda read: read(), [lambda: FractalHeap(content, place), lambda: read_tree(content, index)])
-    heap, tree = FractalHeap(content, place), read_tree(content, index)
+    heap, tree = content.both(lambda: FractalHeap(content, place), lambda: read_tree(content, index))
     if tree.kind != 5 or tree.total > MOST_LINKS:
         raise content.damaged("an index of links", index, f"is a B-tree of type {tree.kind} with {tree.total} records")
     identifiers = [row.tobytes()[4:] for row in new_records(content, tree)]

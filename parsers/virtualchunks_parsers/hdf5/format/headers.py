@@ -29,7 +29,7 @@ MOST_MESSAGES = 100_000
 
 
 class Message(NamedTuple):
-    """One message of an object header: its kind, its flags, and its body; that of a shared one is what it stands for."""
+    """One message of an object header: its kind, flags and body; the body of a shared one is what it stands for."""
 
     kind: int
     flags: int

@@ -5,30 +5,21 @@ The one place outside zarr itself where codecs are run. zarr is imported when a 
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from virtualchunks.codecs.inflating import MOST_UNKNOWN, STREAM_ERRORS, Room, decompressor
 from virtualchunks.encoding import ChunkEncoding, Codec, in_order
 from virtualchunks.errors import DecodeError, MissingDependencyError, UnsupportedFeatureError, VirtualChunksError
 from virtualchunks.metadata import dtype_to_json
 
 #: Compressors that give up Python's lock while they work.
 _UNLOCKED = frozenset({"gzip", "zlib", "zstd", "blosc", "bz2", "lzma", "lz4"})
-#: Codecs from bytes to bytes, called here without a buffer of zarr's for each step: by Python alone, and by numcodecs.
-_PLAIN: dict[str, Callable[[Any], Any]] = {
-    "gzip": gzip.decompress,
-    "numcodecs.gzip": gzip.decompress,
-    "numcodecs.zlib": zlib.decompress,
-}
-_NUMCODECS = frozenset(
-    {"zstd", "blosc", *(f"numcodecs.{name}" for name in ("zstd", "blosc", "lz4", "lzma", "bz2", "shuffle"))}
-)
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 
 
@@ -60,7 +51,7 @@ def decode_block(data: Any, encoding: ChunkEncoding, shape: tuple[int, ...]) -> 
     chain = _chain(encoding, decoded_shape)
     try:
         block = chain.decode(data)
-    except (ValueError, TypeError, RuntimeError, LookupError, EOFError, OSError, zlib.error) as error:
+    except (ValueError, TypeError, RuntimeError, LookupError, EOFError, OSError, *STREAM_ERRORS) as error:
         if isinstance(error, DecodeError | MissingDependencyError):
             raise
         raise DecodeError(f"{len(memoryview(data))} bytes do not decode with {encoding!r}: {error}") from error
@@ -161,7 +152,12 @@ class _Chain:
             spec = codec.resolve_metadata(spec)
         self._decoding = self._steps[:]
         self._unpackers: list[Callable[[Any], Any]] = []
-        while self._decoding and (unpack := _unpacker(encoding.codecs[len(self._decoding) - 1], self._decoding[-1][0])):
+        rooms = _rooms(encoding.codecs, self._steps)
+        while self._decoding:
+            at = len(self._decoding) - 1
+            unpack = _unpacker(encoding.codecs[at], self._decoding[at][0], rooms[at])
+            if unpack is None:
+                break
             self._unpackers.append(unpack)
             self._decoding.pop()
         self._view = _plain_elements(encoding, len(self._decoding)), shape
@@ -190,21 +186,31 @@ class _Chain:
         return data
 
 
-def _unpacker(document: Codec, codec: Any) -> Callable[[Any], Any] | None:
+def _rooms(documents: Sequence[Codec], steps: Sequence[tuple[Any, Any]]) -> list[Room]:
+    """Return how many bytes may come out of each codec when it decodes."""
+    rooms: list[Room] = []
+    for at in range(len(steps)):
+        before = documents[at - 1]["name"] if at else None
+        if before == "bytes":
+            spec = steps[at - 1][1]
+            elements = math.prod(spec.shape) * spec.dtype.to_native_dtype().itemsize
+            rooms.append(Room(elements, is_exact=True))
+        elif before == "numcodecs.shuffle":
+            rooms.append(rooms[-1])
+        else:
+            rooms.append(rooms[-1].before() if rooms else Room(MOST_UNKNOWN))
+    return rooms
+
+
+def _unpacker(document: Codec, codec: Any, room: Room) -> Callable[[Any], Any] | None:
     """Return the function with which a codec decodes bytes to bytes, where that needs no buffer of zarr's."""
     name = document["name"]
-    if not (name in _PLAIN or name in _NUMCODECS) or not type(codec).__module__.startswith("zarr.codecs"):
+    if not type(codec).__module__.startswith("zarr.codecs"):
         return None
-    if name in _PLAIN:
-        return _PLAIN[name]
-    import numcodecs
-
-    decode: Callable[[Any], Any]
     if name == "numcodecs.shuffle":
-        decode = partial(_unshuffled, codec.codec_config["elementsize"])
-    else:
-        decode = numcodecs.get_codec(getattr(codec, "codec_config", {"id": name})).decode
-    return decode
+        return partial(_unshuffled, codec.codec_config["elementsize"])
+    decode = decompressor(name, getattr(codec, "codec_config", {}))
+    return None if decode is None else lambda data: decode(data, room)
 
 
 def _unshuffled(size: int, data: Any) -> Any:

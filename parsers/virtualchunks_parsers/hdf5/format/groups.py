@@ -125,7 +125,10 @@ def _symbol(content: Content, heap: bytes, entry: bytes) -> Link:
     """Section III.C."""
     width = content.sizes.offset
     name = name_in(content, heap, int.from_bytes(entry[:width], "little"))
-    if int.from_bytes(entry[2 * width : 2 * width + 4], "little") == _SOFT_ENTRY:
+    kind = int.from_bytes(entry[2 * width : 2 * width + 4], "little")
+    if kind > _SOFT_ENTRY:
+        raise content.damaged("a symbol table", 0, f"has an entry of kind {kind}")
+    if kind == _SOFT_ENTRY:
         place = int.from_bytes(entry[2 * width + 8 : 2 * width + 12], "little")
         return Link(name, SOFT, target=(name_in(content, heap, place),))
     return Link(name, HARD, int.from_bytes(entry[width : 2 * width], "little"))

@@ -116,7 +116,7 @@ def _old_header(content: Content, address: int, prefix: bytes) -> list[Message]:
             kind, size, flags = data[at] | data[at + 1] << 8, data[at + 2] | data[at + 3] << 8, data[at + 4]
             body = data[at + 8 : at + 8 + size]
             at += 8 + size
-            if at > length:
+            if at > length or size % 8:
                 raise content.damaged("an object header", block, f"has a message of {size} bytes that it cannot hold")
             if kind == CONTINUATION:
                 waiting.append(_continuation(content, block, body))

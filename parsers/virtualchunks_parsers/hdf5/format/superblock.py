@@ -16,6 +16,8 @@ from virtualchunks_parsers.hdf5.format.content import Content, Sizes, Unhandled
 
 #: Of a B-tree of chunks, where nothing else is said: half as many entries as a node has room for.
 CHUNK_K = 32
+#: Flags of a file that was not closed.
+OPEN = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def _old(head: bytes, start: int, url: str) -> tuple[Superblock, int]:
     chunk_k = CHUNK_K if head[8] == 0 else int.from_bytes(head[24:26], "little")
     if not leaf_k or not group_k or not chunk_k or head[9] or head[10] or head[12]:
         raise FormatError("the superblock has parts of versions that are not known: the file is corrupt", url=url)
-    base, _, end, driver, _, root = _addresses(head, at, 6, sizes)
+    base, extension, end, driver, _, root = _addresses(head, at, 6, sizes)
+    if extension != sizes.undefined or head[20] & ~OPEN or any(head[21:24]):
+        raise FormatError("the superblock has flags or an extension that it cannot have: the file is corrupt", url=url)
     if driver != sizes.undefined:
         raise Unhandled("driver information: the file may be one of several")
     return Superblock(head[8], sizes, start, root, None, leaf_k, group_k, chunk_k), end + start - base
@@ -118,6 +122,8 @@ def _old(head: bytes, start: int, url: str) -> tuple[Superblock, int]:
 def _new(head: bytes, start: int, url: str) -> tuple[Superblock, int]:
     """Versions 2 and 3."""
     sizes = _sizes(head[9], head[10], url)
+    if head[11]:
+        raise Unhandled("marked as open for writing")
     base, extension, end, root = _addresses(head, 12, 4, sizes)
     length = 12 + 4 * sizes.offset
     verify(head[: length + 4], "the superblock", start, url)

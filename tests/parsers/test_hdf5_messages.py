@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 import corpusscore
 import h5py
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from h5py import h5d, h5p, h5s, h5t
 from hdf5messages import opened, outcome, same
+from hypothesis import given, settings
 
-from virtualchunks.errors import FormatError, UnsupportedFeatureError
+from virtualchunks.errors import FormatError, UnsupportedFeatureError, VirtualChunksError
 from virtualchunks_parsers.hdf5.datatypes import element_of
 from virtualchunks_parsers.hdf5.filters import HDF5Filter, read_pipeline
 from virtualchunks_parsers.hdf5.format import layouts
 from virtualchunks_parsers.hdf5.format.content import Sizes, Unhandled
-from virtualchunks_parsers.hdf5.format.headers import DATASPACE, DATATYPE, EXTERNAL, FILL, LAYOUT, OLD_FILL, PIPELINE
+from virtualchunks_parsers.hdf5.format.datatypes import element
+from virtualchunks_parsers.hdf5.format.headers import (
+    ATTRIBUTE,
+    DATASPACE,
+    DATATYPE,
+    EXTERNAL,
+    FILL,
+    LAYOUT,
+    OLD_FILL,
+    PIPELINE,
+)
 from virtualchunks_parsers.hdf5.format.layouts import layout
 from virtualchunks_parsers.hdf5.format.messages import (
     Dataspace,
@@ -28,7 +41,7 @@ from virtualchunks_parsers.hdf5.format.messages import (
     fill,
     pipeline,
 )
-from virtualchunks_parsers.hdf5.format.values import fill_value
+from virtualchunks_parsers.hdf5.format.values import attribute_value, fill_value
 from virtualchunks_parsers.hdf5.library import LibraryDataset
 
 FILES = corpusscore.files("hdf5", "netcdf4")
@@ -88,17 +101,17 @@ def check_fill(both, holder, plist):
         assert not LibraryDataset(both, holder.id).has_fill()
         return
     assert (said.defined, said.time) == (DEFINED[plist.fill_value_defined()], plist.get_fill_time())
-    element = outcome(lambda: element_of(holder.id.get_type()))
-    if isinstance(element, tuple):
+    said_of = outcome(lambda: element_of(holder.id.get_type()))
+    if isinstance(said_of, tuple):
         return
     (described,) = both.bodies(holder, DATATYPE)
     library = LibraryDataset(both, holder.id)
     assert said.is_written == library.has_fill()
     try:
-        value = outcome(lambda: fill_value(said, described, element))
+        value = outcome(lambda: fill_value(said, described, said_of))
     except Unhandled:
         return
-    assert same(value, outcome(lambda: library.fill(element)) if said.is_written else None)
+    assert same(value, outcome(lambda: library.fill(said_of)) if said.is_written else None)
 
 
 @pytest.mark.parametrize("libver", LIBVERS)
@@ -275,6 +288,48 @@ DAMAGED = {
         }.items()
     },
 }
+
+
+DECODERS = {
+    DATASPACE: dataspace,
+    DATATYPE: lambda body, sizes: element(body),
+    FILL: lambda body, sizes: fill(FILL, body),
+    LAYOUT: layout,
+    PIPELINE: lambda body, sizes: pipeline(body),
+    ATTRIBUTE: lambda body, sizes: attribute_value(
+        attribute(body, sizes), sizes, lambda address, index: b"in the heap"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def bodies(tmp_path_factory):
+    """Messages of many kinds, as the library writes them."""
+    found = []
+    for libver in ("earliest", "latest"):
+        path = tmp_path_factory.mktemp("bodies") / "a.h5"
+        with h5py.File(path, "w", libver=libver) as file:
+            kind = np.dtype([("n", ">i4"), ("t", "S3"), ("a", "f4", (2, 2)), ("b", bool)])
+            made = file.create_dataset(
+                "v", (4, 5), kind, chunks=(2, 2), maxshape=(None, 9), compression=1, shuffle=True
+            )
+            made.attrs["record"], made.attrs["texts"], made.attrs["n"] = np.zeros(2, kind), ["a", "b"], np.arange(3)
+            file.create_dataset("w", data=np.arange(3), fillvalue=7)
+        with opened(path) as both:
+            for holder in both.objects().values():
+                found += [(kind, body) for kind in DECODERS for body in both.bodies(holder, kind)]
+    return found
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_whatever_is_damaged_leads_to_an_error_of_ours(bodies, data):
+    kind, body = data.draw(st.sampled_from(bodies))
+    damaged = bytearray(body[: data.draw(st.integers(1, len(body)))])
+    for _ in range(data.draw(st.integers(0, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(VirtualChunksError, Unhandled):
+        DECODERS[kind](bytes(damaged), SIZES)
 
 
 @pytest.mark.parametrize(("decode", "body", "error", "reason"), DAMAGED.values(), ids=DAMAGED)

@@ -10,8 +10,11 @@ from corpusscore import each, files
 from hdf5oracle import LibraryParser, NativeParser, check, outcome, summary
 
 from virtualchunks.errors import FormatError
+from virtualchunks.reading.reader import ObjectReader
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks_parsers.hdf5 import HDF5Parser
 from virtualchunks_parsers.hdf5.format.checksums import lookup3
+from virtualchunks_parsers.hdf5.format.container import Container
 from virtualchunks_parsers.hdf5.format.content import Unhandled
 
 FORMS = [
@@ -125,6 +128,24 @@ def test_checksums_without_native_code():
 def _lookup3_of_numcodecs(data):
     checksums = pytest.importorskip("numcodecs.checksum32")
     return checksums.jenkins_lookup3(data, 0)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_groups_of_many_links(path, version, ordered):
+    """Heaps whose blocks lie in blocks, and B-trees of several levels."""
+    with h5py.File(path, "w", libver=version, track_order=ordered) as file:
+        file["v"] = 1
+        for number in range(20_000):
+            file[f"{number * 7919 % 20_000:05d} {'x' * (number % 40)}"] = h5py.SoftLink(f"/target {number}")
+    with ObjectReader(ObjectStoreRegistry.coerce(None).grant(path.as_uri()), path.as_uri()) as reader:
+        container = Container(reader)
+        links = container.links(container.superblock.root)
+    with h5py.File(path) as file:
+        names = list(file)
+        assert [link.name.decode() for link in links] == names
+        for number in (5, 7000, 19_999):
+            assert file.get(names[number], getlink=True).path == links[number].target[0].decode()
 
 
 @each(files("hdf5", "netcdf4"))

@@ -95,7 +95,7 @@ class HDF5Parser(FileParser):
     )
     native_code: ClassVar[str] = (
         "Metadata are read by code of our own, and what is damaged there is an error. The HDF5 library is asked for "
-        "text of variable length, for elements and fill values that it has to convert, for virtual datasets, and for whole "
+        "text of variable length, for elements and fill values that it has to convert, for virtual datasets, and for "
         "files of forms that are rare; a damaged file can make it abort, or not return."
     )
 

@@ -184,7 +184,7 @@ class StructureGroup(_Structure, Group):
 
     def find(self, name: bytes) -> Link | None:
         """The link of a name."""
-        return next((link for link in self.links() if link.name == name), None)
+        return self.container.link(self.address, name)
 
     def open(self, link: Link) -> Object | None:
         """What a hard link leads to."""

@@ -57,6 +57,7 @@ class Container:
         self.heaps = GlobalHeaps(self.content)
         self._headers: dict[int, list[Message]] = {}
         self._links: dict[int, list[Link]] = {}
+        self._by_name: dict[int, dict[bytes, Link]] = {}
         self._chunks: dict[int, Found | None] = {}
         self._names: dict[int, bytes] | None = None
         self._widths: Widths | None = None
@@ -74,6 +75,13 @@ class Container:
         if found is None:
             found = self._links[address] = read_links(self.content, self.widths, self.header(address))
         return found
+
+    def link(self, address: int, name: bytes) -> Link | None:
+        """Return the link of a group that has a name; ``None`` where there is none."""
+        found = self._by_name.get(address)
+        if found is None:
+            found = self._by_name[address] = {link.name: link for link in self.links(address)}
+        return found.get(name)
 
     def chunks(self, address: int, index: ChunkIndex) -> Found | None:
         """Return the chunks of the dataset at an address."""

@@ -1,9 +1,9 @@
 """The bytes of an HDF5 file, by address; every read is checked against the size of the file.
 
-A file of up to 1 MiB is read at once. A larger local one is read by blocks, through the descriptor that was stamped; of
-a larger remote one, what is missing is fetched in rounds: a task that lacks bytes is interrupted, all that wait are
-served together, and then begin anew. So the number of round trips is that of the levels of the metadata and not that
-of its structures.
+A remote file of up to 1 MiB and a small local one are read at once. A larger local one is read by blocks, through the
+descriptor that was stamped; of a larger remote one, what is missing is fetched in rounds: a task that lacks bytes is
+interrupted, all that wait are served together, and then begin anew. So the number of round trips is that of the levels
+of the metadata and not that of its structures.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from virtualchunks.reading.reader import FIRST, ObjectReader
 
 #: Grain of the cache of a large local file.
 BLOCK = 64 << 10
+#: A local file that is not larger is read whole.
+SMALL = 4 * BLOCK
 #: Blocks that are kept.
 MOST_BLOCKS = 1024
 #: What is fetched of a remote file at least, where it is not known yet how long a structure is.
@@ -89,7 +91,7 @@ class Content:
         self.sizes = Sizes(8, 8)
         self._whole: bytes | None = None
         self._source: _Blocks | _Pieces | None = None
-        if self.size <= FIRST:
+        if self.size <= (SMALL if reader.is_local else FIRST):
             self._whole = reader.read_at(0, self.size)
         else:
             self._source = _Blocks(reader) if reader.is_local else _Pieces(reader)

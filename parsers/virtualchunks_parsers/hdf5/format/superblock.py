@@ -29,6 +29,10 @@ class Widths(NamedTuple):
     chunk: int = CHUNK_K
 
 
+#: Where nothing else is said.
+USUAL = Widths()
+
+
 @dataclass(frozen=True, slots=True)
 class Superblock:
     """What stands at the beginning of a file.
@@ -54,7 +58,7 @@ class Superblock:
     base: int
     root: int
     extension: int | None = None
-    widths: Widths = Widths()
+    widths: Widths = USUAL
 
 
 def read_superblock(content: Content) -> Superblock:

@@ -48,7 +48,8 @@ docs: $(STAMPS)/docs  ## build the documentation in site/, with warnings as erro
 bench: $(STAMPS)/bench  ## run the benchmarks beside the peers
 	$(PY) benchmarks/run.py
 
-fuzz: $(STAMPS)/test  ## run the property tests for long
+fuzz: $(STAMPS)/test  ## combine 10,000 archives drawn at random; then run the property tests for long
+	$(PY) -m pytest -n $(WORKERS) -m archives --hypothesis-profile=archives --timeout=3600
 	$(PY) -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=fuzz --timeout=3600
 
 clean:  ## remove what was built and cached, but not the environment

@@ -1,4 +1,6 @@
-"""Fixtures for all tests, and hypothesis profiles: ``default`` for every run, ``fuzz`` for ``make fuzz``.
+"""Fixtures for all tests, and hypothesis profiles: ``default`` for every run, the others for ``make fuzz``.
+
+``archives`` is for the tests with the mark of that name, ``fuzz`` for all property tests.
 
 A test that sets ``max_examples`` itself keeps its own number in every profile.
 """
@@ -19,7 +21,8 @@ from rangeserver import RangeServer
 settings.register_profile(
     "default", max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("fuzz", settings.get_profile("default"), max_examples=10_000)
+settings.register_profile("fuzz", settings.get_profile("default"), max_examples=1_000)
+settings.register_profile("archives", settings.get_profile("default"), max_examples=10_000)
 settings.load_profile("default")
 
 

@@ -21,6 +21,7 @@ PLAIN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("i4", {}),
     ("i2", {}),
     ("u1", {}),
+    ("i8", {}),
 )
 PACKED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("i2", {"scale_factor": 0.1, "add_offset": 2.5, "_FillValue": np.int16(3)}),

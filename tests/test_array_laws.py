@@ -9,7 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import virtualchunks as vc
-from virtualchunks.errors import ChunkIndexError, CombineError, UnsupportedFeatureError, VirtualArrayError
+from virtualchunks.errors import (
+    ChunkIndexError,
+    CombineError,
+    RoundingWarning,
+    UnsupportedFeatureError,
+    VirtualArrayError,
+)
 from virtualchunks.reading.values import read_values
 from virtualchunks.testing import addresses, manifest_arrays
 
@@ -415,15 +421,19 @@ def test_a_scalar_pickles():
     assert pickle.loads(pickle.dumps(array)).manifest == array.manifest
 
 
-def test_integers_that_floats_would_round_are_refused():
+def test_integers_that_floats_round_are_promoted_as_numpy_promotes_them_and_named():
     long = vc.ManifestArray(
-        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i8"),
+        vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i8").replace(name="v"),
         {"0": {"path": "s3://1/a", "offset": 0, "length": 16}},
     )
+    with pytest.warns(RoundingWarning, match=r"'v' of s3://1/a holds int64.* float64.* 2\*\*53 are rounded"):
+        assert long.astype("f8").dtype == np.dtype("f8")
     with pytest.raises(UnsupportedFeatureError, match="int64"):
-        long.astype("f8")
-    with pytest.raises(CombineError, match="without loss"):
-        np.concatenate([long, long.with_fill_value_only(), build().astype("f8")])
+        long.astype("f4")
+    with pytest.warns(RoundingWarning, match="s3://1/a"):
+        assert np.concatenate([long, build().astype("f8")]).dtype == np.dtype("f8")
+    short = vc.ManifestArray(vc.ArrayMetadata.build(shape=(2,), chunks=(2,), dtype="<i4"), {})
+    assert short.astype("f8").dtype == np.dtype("f8")  # without a word: nothing is lost
 
 
 def test_a_fill_value_beside_packed_values_would_be_unpacked_with_them():

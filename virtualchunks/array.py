@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -18,6 +19,7 @@ from virtualchunks.encoding import in_order
 from virtualchunks.errors import (
     ChunkIndexError,
     ManifestError,
+    RoundingWarning,
     UnsupportedFeatureError,
     VirtualArrayError,
     VirtualChunksError,
@@ -26,7 +28,7 @@ from virtualchunks.indexing import encodings_in_use, subchunk, transpose
 from virtualchunks.keys import select
 from virtualchunks.lifting import as_stored, lifted
 from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import ArrayMetadata, holds
+from virtualchunks.metadata import ArrayMetadata, holds, rounds
 
 if TYPE_CHECKING:
     import xarray
@@ -192,7 +194,7 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         return ManifestArray._of(transpose(self._parts, positive))
 
     def astype(self, dtype: npt.DTypeLike, /, *, copy: bool = True) -> ManifestArray:
-        """Return the array with another dtype, where every value converts without loss.
+        """Return the array with another dtype, where every value converts without loss, or as NumPy promotes it.
 
         Parameters
         ----------
@@ -205,11 +207,23 @@ class ManifestArray(np.lib.mixins.NDArrayOperatorsMixin):
         ------
         UnsupportedFeatureError
             If the conversion could change values.
+
+        Warns
+        -----
+        RoundingWarning
+            If integers of 64 bits become floats, as they do beside floats in NumPy and xarray.
         """
         target = in_order(np.dtype(dtype), "=")
         if target == self.dtype:
             return self
-        if not holds(target, self.dtype) or target.kind in "OT":
+        if rounds(target, self.dtype):
+            warnings.warn(
+                f"{self._metadata.name or 'an array'!r} of {self._manifest.origin or 'memory'} holds {self.dtype}, "
+                f"which becomes {target}, as NumPy and xarray promote it: numbers beyond 2**53 are rounded",
+                RoundingWarning,
+                stacklevel=2,
+            )
+        elif not holds(target, self.dtype) or target.kind in "OT":
             raise self._placed(
                 UnsupportedFeatureError(
                     f"references to {self.dtype} values cannot become {target} without a chance of loss; read the "

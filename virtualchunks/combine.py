@@ -19,7 +19,7 @@ from virtualchunks.errors import CombineError
 from virtualchunks.grid import Axis
 from virtualchunks.indexing import Parts, drop_overhang
 from virtualchunks.manifest import ChunkManifest, concatenate
-from virtualchunks.metadata import MEANING, PACKING, ArrayMetadata, holds, same_value
+from virtualchunks.metadata import MEANING, PACKING, ArrayMetadata, holds, rounds, same_value
 from virtualchunks.refining import on_one_grid
 
 _NUMBERS = "biufc"
@@ -106,7 +106,11 @@ def _of_one_dtype(arrays: Sequence[Any]) -> list[Any]:
         target: np.dtype[Any] | None = np.result_type(*dtypes)
     except TypeError:
         target = None
-    if target is None or not all(holds(target, dtype) for dtype in dtypes):
+    if (
+        target is None
+        or not all(holds(target, array.dtype) for array in arrays if not isinstance(array, ManifestArray))
+        or not all(holds(target, dtype) or rounds(target, dtype) for dtype in dtypes)
+    ):
         found = ", ".join(f"{dtype} from {_origin(array)}" for dtype, array in dtypes.items())
         raise CombineError(f"no dtype holds without loss the values of {found}; {_JOIN_VALUES}")
     return [array.astype(target) for array in arrays]

@@ -27,7 +27,8 @@ A :class:`ReadError` is never a ``FileNotFoundError`` or a ``KeyError``: stores 
 "this chunk is missing" and fill.
 
 What a parser leaves out of a file, because no virtual chunks can stand for it, is told by an
-:class:`UnsupportedArrayWarning`; that an index beside a file does not fit it, by a :class:`StaleIndexWarning`.
+:class:`UnsupportedArrayWarning`; that an index beside a file does not fit it, by a :class:`StaleIndexWarning`;
+that integers are rounded where they join floats, as NumPy has it, by a :class:`RoundingWarning`.
 """
 
 from __future__ import annotations
@@ -187,3 +188,7 @@ class UnsupportedArrayWarning(UserWarning):
 
 class StaleIndexWarning(UserWarning):
     """An index found beside a file is not that of the file as it is now; the file was read without it."""
+
+
+class RoundingWarning(UserWarning):
+    """Integers of 64 bits become floats, which round those beyond 2**53; the message names the variable and a file."""

@@ -257,6 +257,17 @@ def holds(target: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
     return np.can_cast(dtype, target, casting="safe")
 
 
+def rounds(target: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Return whether `target` holds the values of `dtype` but for rounding: NumPy promotes 64-bit integers to floats.
+
+    Examples
+    --------
+    >>> rounds(np.dtype("f8"), np.dtype("i8")), rounds(np.dtype("f4"), np.dtype("i8"))
+    (True, False)
+    """
+    return not holds(target, dtype) and np.can_cast(dtype, target, casting="safe")
+
+
 def same_value(one: Any, other: Any) -> bool:
     """Return whether two scalars, sequences or mappings of them are the same, NaN equal to NaN.
 

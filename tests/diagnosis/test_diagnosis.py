@@ -4,15 +4,19 @@ import html
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 import virtualchunks as vc
+from virtualchunks.diagnosis import coordinates
+from virtualchunks.diagnosis.coordinates import read_coordinates
 from virtualchunks.diagnosis.facts import coordinate_facts
 from virtualchunks.diagnosis.trial import AS_IT_IS, CANNOT, HETEROGENEOUS, RECTILINEAR
-from virtualchunks.errors import CombineError, SourceUnavailableError
+from virtualchunks.errors import CombineError, DecodeError, SourceUnavailableError
+from virtualchunks.reading import together
 
 
 def day_file(folder: Path, name: str, start: str, days: int = 10, *, variable: str = "t", **encoding) -> Path:
@@ -184,6 +188,51 @@ def test_facts_of_coordinates(values, step, even, ascending):
     facts = coordinate_facts(np.array(values))
     assert facts.step == pytest.approx(step)
     assert (facts.is_even, facts.is_ascending) == (even, ascending)
+
+
+def test_coordinates_are_read_in_one_request_as_h5py_reads_them(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["plain"] = random.random(5)
+        file.create_dataset("big", data=random.integers(0, 99, 7).astype(">i2"))
+        file.create_dataset("padded", data=random.random(3), chunks=(8,), maxshape=(None,), compression=1)
+        file.create_dataset("chunked", data=random.random(10), chunks=(4,), shuffle=True)
+        file.create_dataset("absent", shape=(4,), chunks=(4,), dtype="f4", fillvalue=7)
+        file["text"] = np.array([b"ab", b"c"])
+        expected = {name: file[name][...] for name in file}
+    store = vc.open_store(path)
+    arrays = dict(store.group.arrays)
+    asked = []
+    for place in (coordinates, together):
+        fetched = place.fetch
+        monkeypatch.setattr(place, "fetch", lambda *args, fetched=fetched: asked.append(args[2]) or fetched(*args))
+    found = read_coordinates(arrays, store.registry)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].dtype == arrays[name].dtype
+        np.testing.assert_array_equal(found[name], values.astype(found[name].dtype), name)
+    asked.clear()
+    read_coordinates({name: arrays[name] for name in ("plain", "big", "padded")}, store.registry)
+    assert [len(spans) for spans in asked] == [1]
+    asked.clear()
+    monkeypatch.setattr(coordinates, "CLOSE", 1)
+    read_coordinates({name: arrays[name] for name in ("plain", "big", "padded")}, store.registry)
+    assert [len(spans) for spans in asked] == [3]
+
+
+def test_a_coordinate_that_does_not_decode_is_named(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        place = file.create_dataset("x", data=np.arange(99.0), chunks=(99,), compression=1).id.get_chunk_info(0)
+        file["x"].make_scale("x")
+    data = bytearray(path.read_bytes())
+    data[place.byte_offset : place.byte_offset + place.size] = b"\xff" * place.size
+    path.write_bytes(data)
+    store = vc.open_store(path)
+    with pytest.raises(DecodeError) as caught:
+        read_coordinates(dict(store.group.arrays), store.registry)
+    assert (caught.value.variable, caught.value.url) == ("x", path.as_uri())
 
 
 def test_facts_of_text_and_of_nothing():

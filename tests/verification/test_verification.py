@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -13,6 +14,9 @@ from astropy.io import fits
 
 import virtualchunks as vc
 from virtualchunks.errors import NotGrantedError
+from virtualchunks.reading.fetch import fetch
+from virtualchunks.verification import run
+from virtualchunks_parsers.hdf5 import HDF5Parser
 
 tifffile = pytest.importorskip("tifffile")
 rng = np.random.default_rng(0)
@@ -171,6 +175,38 @@ def test_a_sample_is_spread_over_arrays_and_chunks(tmp_path):
     found = vc.verify(store.group, store.registry, sample=5)
     assert found.compared == 5
     assert found.chunks > 5
+
+
+def test_a_sample_of_64_reads_64_chunks_twice(tmp_path, monkeypatch):
+    """Once through the reference, and once by the library."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", data=rng.random((200, 64)), chunks=(1, 64))
+        file.create_dataset("w", data=rng.random((50, 64)), chunks=(1, 64), compression=1)
+    cube = vc.open_virtual_dataset(path, loadable_variables=[])
+    ours, theirs = [], []
+    native = HDF5Parser.native
+
+    def counting_fetch(registry, url, spans, stamp):
+        ours.extend(spans)
+        return fetch(registry, url, spans, stamp)
+
+    @contextmanager
+    def counting_native(url, registry):
+        with native(url, registry) as read:
+
+            def reading(path, region, span, codecs):
+                theirs.append(span)
+                return read(path, region, span, codecs)
+
+            yield reading
+
+    monkeypatch.setattr(run, "fetch", counting_fetch)
+    monkeypatch.setattr(HDF5Parser, "native", staticmethod(counting_native))
+    found = vc.verify(cube)
+    assert (found.ok, found.compared) == (True, 64)
+    assert len(ours) == len(set(ours)) == 64
+    assert sorted(ours) == sorted(theirs)
 
 
 def test_chunks_that_cannot_be_compared_are_counted_with_the_reason(tmp_path):

@@ -14,6 +14,7 @@ from tests.xarray.test_packed_archives import DRIFTS, assert_same_bits, by_xarra
 from tests.xarray.test_packed_archives import write as write_packed
 from virtualchunks.encoding import ChunkEncoding
 from virtualchunks.errors import (
+    CombineError,
     LimitExceededError,
     NotGrantedError,
     SourceChangedError,
@@ -25,7 +26,7 @@ from virtualchunks.packing import Packing
 from virtualchunks.reading import recoding
 from virtualchunks.reading.values import read_values
 from virtualchunks.writers.icechunk import required_containers, write_icechunk, write_many
-from virtualchunks.writers.kerchunk import to_references, write_json, write_parquet
+from virtualchunks.writers.kerchunk import to_references, write_json, write_kerchunk, write_parquet
 from virtualchunks.xarray.dataset import references_of
 
 h5py = pytest.importorskip("h5py")
@@ -290,6 +291,7 @@ def test_targets_are_untouched_by_what_fails(tmp_path, monkeypatch, case):
     if case == "too much":
         monkeypatch.setattr("virtualchunks.writers.icechunk.write.MOST_ENCODED_BYTES", 100)
         monkeypatch.setattr("virtualchunks.writers.kerchunk.references.MOST_ENCODED_BYTES", 100)
+        monkeypatch.setattr("virtualchunks.writers.kerchunk.references.MOST_SIDE_BYTES", 100)
     options: dict[str, Any] = {"heterogeneous": "materialise", "registry": registry}
     kind, message = REFUSED[case]
     session = repository(tmp_path).writable_session("main")
@@ -482,12 +484,35 @@ def test_what_is_added_is_packed_as_the_stored_array_is(tmp_path, dtype, scale, 
     how = [("i2", {"scale_factor": 0.1}), (dtype, {"scale_factor": scale})]
     paths = [write_packed(tmp_path / f"{number}.nc", number, *file) for number, file in enumerate(how)]
     first, second = (vc.open_virtual_dataset(path)[["v"]] for path in paths)
-    repo = repository(tmp_path)
+    repo, folder = repository(tmp_path), tmp_path / "refs.parquet"
     commit(repo, first)
+    write_kerchunk(first, folder, "parquet")
     options = {"heterogeneous": "materialise", "registry": vc.ObjectStoreRegistry().grant(*paths)}
     if not exact:
         with pytest.raises(UnsupportedFeatureError, match=r"'v' are packed in several ways"):
             commit(repo, second, append_dim="time", **options)
+        with pytest.raises(UnsupportedFeatureError, match=r"'v' are packed in several ways"):
+            write_kerchunk(second, folder, "parquet", append_dim="time", **options)
         return
     commit(repo, second, append_dim="time", **options)
     assert_same_bits(opened(repo), by_xarray(paths), ["v"])
+    write_kerchunk(second, folder, "parquet", append_dim="time", **options)
+    with xr.open_dataset(str(folder), engine="kerchunk", storage_options={"remote_protocol": "file"}) as found:
+        assert_same_bits(found, by_xarray(paths), ["v"])
+
+
+@pytest.mark.parametrize("case", ["compression", "byte order", "dtype"])
+def test_what_is_appended_to_references_is_encoded_as_the_stored_array_is(tmp_path, case):
+    files = {"dtype": [("f8", 6, (2, 4, 3), ZLIB), ("f4", 6, (2, 4, 3), SHUFFLED)]}
+    paths = archive(tmp_path, files.get(case) or ARCHIVES[case][1:])
+    first, second = (vc.open_virtual_dataset(path) for path in paths)
+    write_kerchunk(first, tmp_path / "refs.parquet", "parquet")
+    with pytest.raises(CombineError, match=r"'v' does not continue.*'materialise'.*which reads its"):
+        write_kerchunk(second, tmp_path / "refs.parquet", "parquet", append_dim="time")
+    options = {"heterogeneous": "materialise", "registry": vc.ObjectStoreRegistry().grant(*paths)}
+    write_kerchunk(second, tmp_path / "refs.parquet", "parquet", append_dim="time", **options)
+    found = xr.open_dataset(
+        str(tmp_path / "refs.parquet"), engine="kerchunk", storage_options={"remote_protocol": "file"}
+    )
+    with found:
+        assert_same_bits(found, by_xarray(paths), ["v"])

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import numpy.typing as npt
 from xarray.coding.times import decode_cf_datetime
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.diagnosis.coordinates import read_coordinates
 from virtualchunks.grid import Axis
 from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import PACKING
-from virtualchunks.reading.together import read_together
 from virtualchunks.xarray.dataset import dimension_names
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def facts_of(url: str, group: ManifestGroup, registry: ObjectStoreRegistry) -> F
         dim: size for name, array in group.arrays.items() for dim, size in zip(names[name], array.shape, strict=True)
     }
     coordinates = {name: array for name, array in group.arrays.items() if names[name] == (name,)}
-    values = read_together(coordinates, registry)
+    values = read_coordinates(coordinates, registry)
     return FileFacts(
         url,
         {name: variable_facts(names[name], array) for name, array in group.arrays.items() if name not in coordinates},
@@ -152,7 +153,7 @@ def variable_facts(dimensions: Sequence[str], array: ManifestArray) -> VariableF
     stated = array.metadata.attributes
     manifest = array.manifest
     features = {
-        "dtype": _dtype(array),
+        "dtype": _dtype(array.metadata.encoding.dtype),
         "dimensions": f"({', '.join(dimensions)})",
         "chunks": " × ".join(map(_axis, array.metadata.grid.axes)) or "scalar",
         "codecs": _codecs(array),
@@ -165,8 +166,8 @@ def variable_facts(dimensions: Sequence[str], array: ManifestArray) -> VariableF
     return VariableFacts(features, sizes, count - len(manifest))
 
 
-def _dtype(array: ManifestArray) -> str:
-    stored = array.metadata.encoding.dtype
+@lru_cache(maxsize=256)
+def _dtype(stored: np.dtype[Any]) -> str:
     return f"{stored.newbyteorder('=') if stored.kind != 'T' else stored}" + (
         ", big-endian" if stored.kind not in "TO" and stored.newbyteorder(">") == stored != stored.newbyteorder("<")
         else ""
@@ -222,7 +223,7 @@ def coordinate_facts(values: npt.NDArray[Any], attributes: Mapping[str, Any] | N
     if not len(values):
         return CoordinateFacts(0)
     units, calendar = stated.get("units"), stated.get("calendar")
-    digest = hashlib.sha256(f"{units} {calendar} {values.dtype}".encode())
+    digest = hashlib.sha256(f"{units} {calendar} {values.dtype.str}".encode())
     digest.update(repr(values.tolist()).encode() if values.dtype.kind in "TO" else values.tobytes())
     common: dict[str, Any] = {"digest": digest.hexdigest()[:16], "units": units, "calendar": calendar}
     if values.dtype.kind not in "iuf":
@@ -238,9 +239,10 @@ def coordinate_facts(values: npt.NDArray[Any], attributes: Mapping[str, Any] | N
 
 
 def _even(steps: npt.NDArray[Any], step: Any) -> bool:
-    if steps.dtype.kind == "f":
-        return bool(np.allclose(steps, step, rtol=1e-5, atol=abs(float(step)) * 1e-3))
-    return bool((steps == step).all())
+    if steps.dtype.kind != "f":
+        return bool((steps == step).all())
+    with np.errstate(invalid="ignore"):  # infinite steps are not even
+        return bool((np.abs(steps - step) <= 1.01e-3 * abs(step)).all())
 
 
 def decoded(facts: Sequence[CoordinateFacts]) -> list[CoordinateFacts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import xarray as xr
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.combine import concatenate_arrays
-from virtualchunks.errors import VirtualChunksError
+from virtualchunks.errors import RoundingWarning, VirtualChunksError
 from virtualchunks.xarray.dataset import references_of
 
 #: The verdicts, from the best to the worst.
@@ -79,10 +80,14 @@ def judge(name: str, examples: Sequence[xr.Dataset], dimension: str | None) -> V
         return _without_dimension(arrays[::2])
     axis = dims.index(dimension)
     try:
-        joined = concatenate_arrays(arrays, axis)
+        with warnings.catch_warnings(record=True, action="always", category=RoundingWarning) as rounding:
+            joined = concatenate_arrays(arrays, axis)
     except VirtualChunksError as error:
         return Verdict(CANNOT, error.message.partition("; to join values instead")[0])
-    return classify(joined, arrays, axis)
+    found = classify(joined, arrays, axis)
+    if not rounding:
+        return found
+    return replace(found, because=f"{found.because}; integers beyond 2**53 are rounded, since others are floats")
 
 
 def _without_dimension(arrays: Sequence[ManifestArray]) -> Verdict:

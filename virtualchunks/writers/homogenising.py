@@ -1,13 +1,14 @@
 """Homogenising: arrays whose chunks decode in several ways, brought to the one encoding that a format holds for each.
 
 The encoding of most chunks stays, and with it the references to them. All other chunks are read, decoded and encoded
-anew, and held in memory, from where a writer stores them as it stores any chunk in memory. What was encoded is decoded
-again and compared, so that a codec which loses something is never found out by a reader.
+anew, and held in memory, from where a writer stores them as it stores any chunk in memory, unless its format has a
+place of its own for them. What was encoded is decoded again and compared, so that a codec which loses something is
+never found out by a reader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -22,7 +23,7 @@ from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError, Vi
 from virtualchunks.group import ManifestGroup
 from virtualchunks.lifting import encodings_named, lifted
 from virtualchunks.manifest import ChunkManifest
-from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.metadata import ArrayMetadata, holds
 from virtualchunks.reading.recoding import Spans, recoded
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.writers.layout import StoredArray, codes_of, stored_array
@@ -31,10 +32,23 @@ from virtualchunks.writers.splitting import described, split
 #: What becomes of arrays whose chunks decode in several ways.
 Heterogeneous = Literal["error", "materialise", "split"]
 
+#: The chunks of an array that were encoded anew, by their index.
+Chunks = Mapping[tuple[int, ...], bytes]
 #: How chunks are compressed where those of the archive cannot be followed.
 _COMPRESSOR = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
 #: What codecs raise for values that are not theirs to encode.
 _UNFIT = (VirtualChunksError, ValueError, TypeError, RuntimeError)
+
+
+def in_memory(arrays: Sequence[tuple[ManifestArray, Chunks]]) -> list[ManifestArray]:
+    """Return arrays with chunks that were encoded anew held in memory, from where writers store them.
+
+    Parameters
+    ----------
+    arrays
+        The arrays, all of whose chunks are said to decode in one way, with those that were encoded so.
+    """
+    return [ManifestArray(array.metadata, array.manifest.with_buffers(found).compact()) for array, found in arrays]
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,10 @@ class Form:
         From the path of an array to the metadata of the stored one that it is added to, if there is one.
     adds
         Whether arrays are added to stored ones.
+    keep
+        Puts chunks that were encoded anew where the format wants them.
+    advice
+        What to do where they are too many.
     """
 
     name: str
@@ -60,6 +78,8 @@ class Form:
     accepts: Callable[[StoredArray], Any] = lambda array: None
     existing: Callable[[str], ArrayMetadata | None] = lambda path: None
     adds: bool = False
+    keep: Callable[[Sequence[tuple[ManifestArray, Chunks]]], list[ManifestArray]] = in_memory
+    advice: str = "leave variables out, or write fewer files at a time"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +131,7 @@ def homogenised(
         The format.
     heterogeneous
         ``"error"`` refuses arrays whose chunks decode in several ways, ``"materialise"`` reads the fewer chunks and
-        holds them in memory, encoded as the others are, and ``"split"`` cuts their groups into groups of what decodes
+        encodes them as the others are, and ``"split"`` cuts their groups into groups of what decodes
         alike.
     registry
         What may be read for that; by default nothing.
@@ -144,7 +164,8 @@ def homogenised(
         return tree
     granted = ObjectStoreRegistry() if registry is None else ObjectStoreRegistry.coerce(registry)
     budget = _Budget(form)
-    made = {path: _materialised(found, granted, budget) for path, found in changes.items()}
+    encoded = [_materialised(found, granted, budget) for found in changes.values()]
+    made = dict(zip(changes, form.keep(encoded), strict=True))
     return tree.map_arrays(lambda path, array: made.get(path, array))
 
 
@@ -184,7 +205,7 @@ def _change(path: str, array: ManifestArray, form: Form) -> _Change | None:
     if existing is None and not array.is_heterogeneous:
         return None
     if existing is not None:
-        array = array.lifted()  # packed otherwise than what is stored, it can be packed again
+        array = _widened(array.lifted(), existing)  # packed otherwise than what is stored, it can be packed again
     metadata, manifest = array.metadata, array.manifest
     if not len(manifest):
         return None
@@ -201,6 +222,14 @@ def _change(path: str, array: ManifestArray, form: Form) -> _Change | None:
         if _is_held(change, form):
             return change if len(change.numbers) else None
     return _plain(path, array, form, np.flatnonzero(codes >= 0))
+
+
+def _widened(array: ManifestArray, existing: ArrayMetadata) -> ManifestArray:
+    """Return an array that is not packed with the dtype of the stored one, where that holds all of its values."""
+    packed = any(encoding.packing is not None for encoding in encodings_named((array.metadata, array.manifest)))
+    if packed or array.dtype == existing.dtype or not holds(existing.dtype, array.dtype):
+        return array
+    return array.astype(existing.dtype)
 
 
 def _encoding_of(existing: ArrayMetadata, *, packed: bool) -> ChunkEncoding:
@@ -326,18 +355,18 @@ class _Budget:
         if self._used > self._form.limit:
             raise LimitExceededError(
                 f"materialising {change.path!r} {change.cost()}; with what was encoded before, that is more than the "
-                f"{self._form.limit:,} bytes that one write to {self._form.name} holds: leave variables out, or write "
-                "fewer files at a time",
+                f"{self._form.limit:,} bytes that one write to {self._form.name} holds: {self._form.advice}",
                 variable=change.path,
             )
 
 
-def _materialised(change: _Change, registry: ObjectStoreRegistry, budget: _Budget) -> ManifestArray:
-    """Return the array of a change, with the chunks that were encoded anew held in memory."""
+def _materialised(
+    change: _Change, registry: ObjectStoreRegistry, budget: _Budget
+) -> tuple[ManifestArray, dict[tuple[int, ...], bytes]]:
+    """Return the array of a change, and its chunks that were encoded anew."""
     found: dict[tuple[int, ...], bytes] = {}
     encode = partial(_encoded, change)
     for index, data in recoded(change.array, change.numbers, registry, encode, name=change.path):
         budget.use(change, len(data))
         found[index] = data
-    made = _relabelled(change.array, change.encoding)
-    return ManifestArray(made.metadata, made.manifest.with_buffers(found).compact())
+    return _relabelled(change.array, change.encoding), found

@@ -44,7 +44,7 @@ class LocalTarget:
         """The canonical URL."""
         return as_url(self.path)
 
-    def write_file(self, pieces: Iterable[bytes], mode: WriteMode) -> None:
+    def write_file(self, pieces: Iterable[bytes], mode: WriteMode, beside: tuple[str, bytes] | None = None) -> None:
         """Write one file.
 
         Parameters
@@ -53,6 +53,8 @@ class LocalTarget:
             Its bytes, in order.
         mode
             Whether an existing file is replaced.
+        beside
+            Another file, which is there before this one is: what its name has behind that of this one, and its bytes.
 
         Raises
         ------
@@ -62,6 +64,8 @@ class LocalTarget:
             If the file cannot be written.
         """
         self._require_free(mode)
+        if beside is not None:
+            LocalTarget(self.path + beside[0]).write_file([beside[1]], "w")
         with self._errors(), self._temporary_file() as (handle, name):
             for piece in pieces:
                 handle.write(piece)
@@ -273,8 +277,12 @@ class ObjectTarget:
     key: str
     url: str
 
-    def write_file(self, pieces: Iterable[bytes], mode: WriteMode) -> None:
+    def write_file(self, pieces: Iterable[bytes], mode: WriteMode, beside: tuple[str, bytes] | None = None) -> None:
         """Write one object; see :meth:`LocalTarget.write_file`."""
+        if beside is not None:
+            if mode == "w-" and self.read_file() is not None:
+                raise TargetExistsError(f"{self.url} exists; pass mode='w' to replace it", url=self.url)
+            self._put(self.key + beside[0], beside[1], "w")
         self._put(self.key, b"".join(pieces), mode)
 
     def read_file(self, name: str = "") -> bytes | None:
@@ -327,7 +335,7 @@ class ObjectTarget:
                 raise TargetExistsError(f"{self.url} exists and is not a folder of references", url=self.url)
         if place in keys:
             self._delete({place})
-        return {key for key in keys if key.endswith(".parq")}
+        return {key for key in keys if key.endswith((".parq", ".chunks"))}
 
     def _put(self, key: str, data: bytes, mode: WriteMode) -> None:
         with self._errors():

@@ -108,8 +108,9 @@ class _Virtual[Holder: (xr.Dataset, xr.DataTree)](Verbs[Holder]):
         mode, append_dim
             As for :func:`virtualchunks.writers.kerchunk.write_kerchunk`.
         heterogeneous
-            ``"materialise"`` reads chunks that decode unlike most and writes them inline, encoded as those are. It may
-            read what `registry` grants; by default what was opened by name in this process, as for :meth:`open`.
+            ``"materialise"`` reads chunks that decode unlike most and writes them, encoded as those are: inline, or to
+            a file beside the target if that is more than 1 MiB. It may read what `registry` grants; by default what was
+            opened by name in this process, as for :meth:`open`.
             ``"split"`` reads nothing and writes groups.
 
         Raises

@@ -33,6 +33,8 @@ from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, ch
 from virtualchunks.writers.layout import StoredArray, stored_array
 from virtualchunks.writers.targets import NamedFile
 
+#: In what arrays may differ that encoding them anew changes.
+_ENCODED = frozenset({"dtype is", "order is", "filters are", "compressor is"})
 #: Codecs whose parameters say how to encode, and change nothing about how bytes decode.
 _DECODE_ALIKE = frozenset({"blosc", "bz2", "gzip", "lz4", "zlib", "zstd"})
 
@@ -130,7 +132,7 @@ def _addition(array: StoredArray, stored: StoredReferences, dimension: str) -> A
         array = _cut_like(array, [chunk or 1 for chunk in existing["chunks"]])
     references, documents = array_v2(array)
     own = documents[f"{array.path}/.zarray"]
-    _require_same(array.path, own, documents[f"{array.path}/.zattrs"], existing, attributes, axis)
+    _require_same(array, own, documents[f"{array.path}/.zattrs"], existing, attributes, axis)
     if axis is None:
         _require_same_bytes(references, stored)
         return None
@@ -157,7 +159,7 @@ def _of_values(array: StoredArray, values: npt.NDArray[Any], chunks: Sequence[in
 
 
 def _require_same(
-    path: str,
+    array: StoredArray,
     own: Mapping[str, Any],
     attributes: Mapping[str, Any],
     existing: Mapping[str, Any],
@@ -178,9 +180,21 @@ def _require_same(
     for what, mine, theirs in pairs:
         if json.dumps(mine, sort_keys=True) != json.dumps(theirs, sort_keys=True):
             raise CombineError(
-                f"{path!r} does not continue the stored array: its {what} {mine!r}, of the stored one {theirs!r}",
-                variable=path,
+                f"{array.path!r} does not continue the stored array: its {what} {mine!r}, of the stored one {theirs!r}"
+                f"{_remedy(array) if what in _ENCODED else ''}",
+                variable=array.path,
             )
+
+
+def _remedy(array: StoredArray) -> str:
+    """Return what takes to encode an array as the stored one is, as the end of a sentence."""
+    if array.in_memory:
+        return ""
+    records = array.manifest.records[array.manifest.present]
+    return (
+        f". heterogeneous='materialise' may help, which reads its {len(records):,} chunks "
+        f"({int(records['length'].sum(dtype=np.int64)):,} bytes) and stores them as the stored ones are"
+    )
 
 
 def _without(shape: Sequence[int], axis: int | None) -> list[Any]:

@@ -23,6 +23,7 @@ from virtualchunks.writers.kerchunk.references import (
     metadata_text,
     references,
 )
+from virtualchunks.writers.kerchunk.sidefile import SideFile
 from virtualchunks.writers.targets import target_of
 
 Compression = Literal["infer", "gzip", "zstd"]
@@ -38,6 +39,7 @@ def write_json(
     zarr_format: ZarrFormat = 2,
     mode: KerchunkMode = "w",
     heterogeneous: Heterogeneous = "error",
+    sources: Any = None,
 ) -> None:
     """Write the references of a tree as one JSON file, which replaces what is there whole or not at all.
 
@@ -60,7 +62,11 @@ def write_json(
         ``"w"`` replaces what is there, ``"w-"`` refuses to, ``"a"`` adds arrays to it and replaces those of the same
         path, for which the whole file is written again.
     heterogeneous
-        As for :func:`to_references`; what it reads, `registry` must grant.
+        As for :func:`to_references`. Chunks that are encoded anew and take more than 1 MiB are written to a file beside
+        the target, whose name is the target's with ``.….chunks`` behind it, and which is there before the references
+        are; references lead to it by its URL, so it has to stay where it is.
+    sources
+        What may be read for that; by default what `registry` grants.
 
     Raises
     ------
@@ -80,11 +86,14 @@ def write_json(
     place = target_of(target, registry, store)
     compress = _compressor(compression, os.fspath(target))
     chosen = resolved_mode(mode)
-    made = references(homogeneous(group, heterogeneous, registry, zarr_format), zarr_format)
+    side = SideFile.beside(place)
+    granted = registry if sources is None else sources
+    made = references(homogeneous(group, heterogeneous, granted, zarr_format, side=side), zarr_format)
     before = place.read_file() if chosen == "a" else None
     kept: Mapping[str, Any] = {} if before is None else kept_references(before, made, place.url)
     pieces = (text.encode() for text in _text(made, kept))
-    place.write_file(compress(pieces), "w" if chosen == "a" else chosen)
+    beside = (f".{side.name}", side.data) if side is not None and side.name else None
+    place.write_file(compress(pieces), "w" if chosen == "a" else chosen, beside)
 
 
 def _text(made: References, kept: Mapping[str, Any]) -> Iterator[str]:

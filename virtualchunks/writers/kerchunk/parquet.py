@@ -7,6 +7,7 @@ each with the references of `record_size` consecutive chunks in C order: columns
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import uuid
@@ -22,6 +23,7 @@ from virtualchunks.writers.kerchunk.append import appended_files
 from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
 from virtualchunks.writers.kerchunk.partitions import parquet_bytes, partition_name, partition_table, pyarrow_of
 from virtualchunks.writers.kerchunk.references import References, homogeneous, references, require_no_roots
+from virtualchunks.writers.kerchunk.sidefile import SUFFIX, SideFile
 from virtualchunks.writers.kerchunk.stored import METADATA, StoredReferences, is_references
 from virtualchunks.writers.targets import NamedFile, target_of
 
@@ -37,6 +39,7 @@ def write_parquet(
     mode: KerchunkMode | None = None,
     append_dim: str | None = None,
     heterogeneous: Heterogeneous = "error",
+    sources: Any = None,
 ) -> None:
     """Write the references of a tree as a folder of Parquet files, which replaces what is there whole or not at all.
 
@@ -60,7 +63,11 @@ def write_parquet(
         each array anew. Arrays without that dimension must be the stored ones. Where nothing is stored yet, the tree is
         written as it is.
     heterogeneous
-        As for :func:`to_references`; what it reads, `registry` must grant.
+        As for :func:`to_references`. With ``"materialise"``, what is appended is encoded as the stored array is. Chunks
+        that are encoded anew and take more than 1 MiB are written to a file in the folder, whose name ends in
+        ``.chunks``, and which is there before the references are; references lead to it by its URL.
+    sources
+        What may be read for that; by default what `registry` grants.
 
     Raises
     ------
@@ -90,20 +97,29 @@ def write_parquet(
     chosen = resolved_mode(mode, append_dim)
     place = target_of(target, registry, store)
     stored = StoredReferences.of(place) if chosen == "a" else None
-    group = homogeneous(group, heterogeneous, registry, adds=append_dim is not None)
+    side = SideFile.within(place)
+    existing = None if append_dim is None else (lambda path: None) if stored is None else stored.array
+    granted = registry if sources is None else sources
+    group = homogeneous(group, heterogeneous, granted, side=side, existing=existing)
+    beside = [(side.name, side.data)] if side is not None and side.name else []
     if stored is not None and append_dim is not None:
-        place.add_files(appended_files(group, stored, append_dim, categorical_threshold), METADATA, stored.document)
+        added = appended_files(group, stored, append_dim, categorical_threshold)
+        place.add_files(itertools.chain(beside, added), METADATA, stored.document)
         return
     made = references(group)
     require_no_roots(made)
     if stored is None:
-        files = _files(made, record_size, categorical_threshold)
+        files = itertools.chain(beside, _files(made, record_size, categorical_threshold))
         place.write_folder(files, "w" if chosen == "a" else chosen, METADATA, is_references)
         return
-    replaced = {array.path for array in made.arrays}
-    files = _files(made, stored.record_size, categorical_threshold, stored)
+    stay = stored.arrays() - {array.path for array in made.arrays}
+    files = itertools.chain(beside, _files(made, stored.record_size, categorical_threshold, stored))
     place.write_folder(
-        files, "w", METADATA, is_references, keep=lambda name: name.rpartition("/")[0] in stored.arrays() - replaced
+        files,
+        "w",
+        METADATA,
+        is_references,
+        keep=lambda name: name.rpartition("/")[0] in stay or name.endswith(SUFFIX),
     )
 
 

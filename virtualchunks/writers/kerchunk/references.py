@@ -10,7 +10,7 @@ import base64
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,18 +20,22 @@ from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.manifest import ChunkManifest
+from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.roots import root_of_url
 from virtualchunks.urls import split
 from virtualchunks.writers.homogenising import Form, Heterogeneous, homogenised
 from virtualchunks.writers.kerchunk.codecs_v2 import codecs_v2
 from virtualchunks.writers.kerchunk.fills import MEMBER, digest
 from virtualchunks.writers.kerchunk.metadata_v2 import array_documents, require_regular
+from virtualchunks.writers.kerchunk.sidefile import SideFile
 from virtualchunks.writers.layout import Block, StoredArray, blocks, stored_array
 
 ZarrFormat = Literal[2, 3]
 
-#: The most bytes of chunks that are encoded anew and written among the references.
+#: The most bytes of chunks that are encoded anew and written among the references, where there is no side file.
 MOST_ENCODED_BYTES = 64 << 20
+#: The most bytes of chunks that are encoded anew for a side file.
+MOST_SIDE_BYTES = 1 << 30
 #: Number of chunks that are turned into text at a time: few enough to stay in the processor's cache.
 BLOCK = 1 << 12
 
@@ -132,7 +136,13 @@ class References:
 
 
 def homogeneous(
-    group: ManifestGroup, heterogeneous: Heterogeneous, registry: Any, zarr_format: ZarrFormat = 2, adds: bool = False
+    group: ManifestGroup,
+    heterogeneous: Heterogeneous,
+    registry: Any,
+    zarr_format: ZarrFormat = 2,
+    *,
+    side: SideFile | None = None,
+    existing: Callable[[str], ArrayMetadata | None] | None = None,
 ) -> ManifestGroup:
     """Return a tree whose arrays have one encoding each.
 
@@ -144,11 +154,23 @@ def homogeneous(
         As for :func:`~virtualchunks.writers.homogenising.homogenised`.
     zarr_format
         As for :func:`references`.
-    adds
-        Whether arrays are added to stored ones.
+    side
+        Where chunks go that were encoded anew and are too many to be inline.
+    existing
+        From the path of an array to the metadata of the stored one, where arrays are added to stored ones.
     """
     accepts: dict[int, Callable[[StoredArray], Any]] = {2: _require_v2, 3: lambda array: None}
-    form = Form("a set of Kerchunk references", MOST_ENCODED_BYTES, accepts[zarr_format], adds=adds)
+    form = Form(
+        "a set of Kerchunk references",
+        MOST_ENCODED_BYTES,
+        accepts[zarr_format],
+        advice="a dictionary, and what store= stands for, have no place for a file beside them. Write JSON or Parquet "
+        "to a path or a URL of registry=",
+    )
+    if side is not None:
+        form = replace(form, limit=MOST_SIDE_BYTES, keep=side.keep, advice=Form.advice)
+    if existing is not None:
+        form = replace(form, existing=existing, adds=True)
     return homogenised(group, form, heterogeneous, registry)
 
 
@@ -290,7 +312,7 @@ def to_references(
         What becomes of arrays whose chunks decode in several ways: ``"error"`` refuses them and says what materialising
         takes, ``"materialise"`` reads the fewer chunks and writes them inline, encoded as the others are, and
         ``"split"`` reads nothing, and cuts a group that has such arrays into groups ``part_0``, ``part_1`` … along the
-        dimension along which the encodings change.
+        dimension along which the encodings change. Inline are up to 64 MiB of chunks that were encoded anew.
     registry
         What may be read for that; by default nothing.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from virtualchunks.errors import CombineError, FormatError, TargetExistsError
+from virtualchunks.errors import CombineError, FormatError, TargetExistsError, UnsupportedArrayWarning
+from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.parsing import load_parser
 from virtualchunks.writers.kerchunk.partitions import joined_tables, missing_rows, partition_name, pyarrow_of
 from virtualchunks.writers.targets import Target
 
@@ -74,6 +77,17 @@ class StoredReferences:
     def arrays(self) -> set[str]:
         """Return the paths of the arrays."""
         return {key.removesuffix("/.zarray") for key in self.metadata if key.endswith("/.zarray")}
+
+    def array(self, path: str) -> ArrayMetadata | None:
+        """Return what a stored array is; ``None`` where there is none, or it is none that references are read as."""
+        documents = {key: value for key, value in self.metadata.items() if key.rpartition("/")[0] == path}
+        if f"{path}/.zarray" not in documents:
+            return None
+        parser: Any = load_parser("kerchunk")
+        with warnings.catch_warnings(action="ignore", category=UnsupportedArrayWarning):
+            tree = parser().from_dict({".zgroup": {"zarr_format": 2}, **documents}).group
+        found = dict(tree.walk_arrays()).get(path)
+        return None if found is None else found.metadata
 
     def encodings(self) -> dict[str, dict[str, Any]]:
         """Return how the stored arrays are encoded, as xarray has it, by path: for values that are added to them."""

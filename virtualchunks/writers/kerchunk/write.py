@@ -11,7 +11,7 @@ from virtualchunks.writers.homogenising import Heterogeneous
 from virtualchunks.writers.kerchunk.json import Compression, write_json
 from virtualchunks.writers.kerchunk.modes import KerchunkMode, resolved_mode
 from virtualchunks.writers.kerchunk.parquet import write_parquet
-from virtualchunks.writers.kerchunk.references import ZarrFormat, homogeneous, to_references
+from virtualchunks.writers.kerchunk.references import ZarrFormat, to_references
 from virtualchunks.writers.kerchunk.stored import StoredReferences
 from virtualchunks.writers.targets import target_of
 
@@ -105,13 +105,13 @@ def write_kerchunk(
         stored = StoredReferences.of(target_of(filepath, **target))
         encodings = {} if stored is None else stored.encodings()
     group = as_group(tree, encodings, inherit=write_inherited_coords)
-    adds = append_dim is not None
-    group = homogeneous(group, heterogeneous, registry if sources is None else sources, zarr_format, adds)
+    granted = registry if sources is None else sources
     if filepath is None or format == "dict":
-        return to_references(group, zarr_format=zarr_format)
+        return to_references(group, zarr_format=zarr_format, heterogeneous=heterogeneous, registry=granted)
+    options = {**target, "heterogeneous": heterogeneous, "sources": granted}
     if format == "json":
         chosen = resolved_mode(mode)
-        write_json(group, filepath, compression=compression, zarr_format=zarr_format, mode=chosen, **target)
+        write_json(group, filepath, compression=compression, zarr_format=zarr_format, mode=chosen, **options)
     else:
-        write_parquet(group, filepath, record_size, categorical_threshold, mode=mode, append_dim=append_dim, **target)
+        write_parquet(group, filepath, record_size, categorical_threshold, mode=mode, append_dim=append_dim, **options)
     return None

@@ -314,9 +314,9 @@ def test_the_books_of_dimensions(tmp_path):
         assert first_text(scale[b"NAME"], both.sizes, both.heap) == b"x axis"
         assert first_text(scale[b"text"], both.sizes, both.heap) == b"of variable length"
         assert first_text(scale[b"_Netcdf4Dimid"], both.sizes, both.heap) == b""
-        assert integers(scale[b"_Netcdf4Dimid"]) == [7]
-        assert integers(scale[b"_Netcdf4Coordinates"]) == [1, 0]
-        assert integers(scale[b"CLASS"]) == []
+        assert integers(scale[b"_Netcdf4Dimid"]) == (7,)
+        assert integers(scale[b"_Netcdf4Coordinates"]) == (1, 0)
+        assert integers(scale[b"CLASS"]) == ()
         assert reference_lists(scale[b"CLASS"], both.sizes, both.heap) == ()
 
 

@@ -97,10 +97,12 @@ class Dataset:
         """
         return _encoding(self.element.dtype, self.element.hdf5_type, tuple(pipeline), mask, tuple(chunk))
 
-    def array(self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest | None) -> ManifestArray:
+    def array(
+        self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest | None, *, has_gaps: bool = False
+    ) -> ManifestArray:
         """Return the array of these chunks, or of none where nothing was written, with the dataset's fill value."""
-        missing = manifest is None or not manifest.present.all()
-        metadata = ArrayMetadata(grid, self.element.dtype, encoding, fill_value(self, required=missing))
+        required = manifest is None or has_gaps
+        metadata = ArrayMetadata(grid, self.element.dtype, encoding, fill_value(self, required=required))
         return ManifestArray(metadata, ChunkManifest.missing(grid.grid_shape) if manifest is None else manifest)
 
 
@@ -186,13 +188,15 @@ def chunked(dataset: Dataset) -> ManifestArray:
     place = stored.place(grid)
     rows, encodings = _encodings(dataset, pipeline, chunk, stored.masks)
     records = np.zeros(grid.size, dtype=RECORD if int(stored.lengths.max()) < 2**32 else WIDE_RECORD)
-    if len(place) < grid.size:
+    has_gaps = len(place) < grid.size
+    if has_gaps:
         records["source"] = MISSING
     records["source"][place] = rows
     records["length"][place] = stored.lengths
     records["offset"][place] = stored.offsets
     sources = _with_encodings(dataset.file.sources, encodings[1:])
-    return dataset.array(grid, encodings[0], ChunkManifest.from_records(records.reshape(grid.grid_shape), sources))
+    manifest = ChunkManifest.from_records(records.reshape(grid.grid_shape), sources)
+    return dataset.array(grid, encodings[0], manifest, has_gaps=has_gaps)
 
 
 def _encodings(

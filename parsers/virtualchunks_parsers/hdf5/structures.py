@@ -22,14 +22,15 @@ from virtualchunks_parsers.hdf5.format.chunks import ChunkIndex, Found
 from virtualchunks_parsers.hdf5.format.container import Container
 from virtualchunks_parsers.hdf5.format.content import Task, Unhandled
 from virtualchunks_parsers.hdf5.format.datatypes import datatype, element
-from virtualchunks_parsers.hdf5.format.groups import is_group
 from virtualchunks_parsers.hdf5.format.headers import (
     DATASPACE,
     DATATYPE,
     FILL,
     LAYOUT,
+    LINK_INFO,
     OLD_FILL,
     PIPELINE,
+    SYMBOL_TABLE,
     Message,
 )
 from virtualchunks_parsers.hdf5.format.headers import EXTERNAL as EXTERNAL_FILES
@@ -74,10 +75,9 @@ def structure_root(file: HDF5File) -> StructureGroup:
 
 def _object(file: HDF5File, container: Container, address: int, trail: bytes) -> Object | None:
     """Return what is at an address: a group, a dataset, or ``None`` for a named type."""
-    header = container.header(address)
-    if is_group(header):
+    kinds = {message.kind for message in container.header(address)}
+    if SYMBOL_TABLE in kinds or LINK_INFO in kinds:
         return StructureGroup(file, container, address, trail)
-    kinds = {message.kind for message in header}
     if DATATYPE not in kinds:
         raise container.content.damaged("an object header", address, "is of no kind of object that is known")
     return StructureDataset(file, container, address, trail) if DATASPACE in kinds else None
@@ -250,7 +250,7 @@ class StructureDataset(_Structure, StoredDataset):
             is_scale=True,
             is_hidden=NAME in found and values.first_text(found[NAME], sizes, heap).startswith(HIDDEN_DIMENSION),
             dimension_id=next(iter(values.integers(found[DIMENSION])), None) if DIMENSION in found else None,
-            dimension_ids=tuple(values.integers(found[DIMENSIONS])) if DIMENSIONS in found else (),
+            dimension_ids=values.integers(found[DIMENSIONS]) if DIMENSIONS in found else (),
         )
 
     def _scales(self, attribute: messages.Attribute) -> tuple[int | None, ...]:

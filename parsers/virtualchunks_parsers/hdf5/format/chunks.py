@@ -27,6 +27,8 @@ from virtualchunks_parsers.hdf5.format.content import Content
 Column = npt.NDArray[np.int64]
 #: Chunks of one dataset.
 MOST_CHUNKS = 100_000_000
+#: Chunks that a grid can have to be numbered.
+LARGEST_GRID = 1 << 62
 
 
 class Found(NamedTuple):
@@ -128,17 +130,21 @@ def _old_tree(content: Content, index: ChunkIndex) -> Found | None:
     places, rest = np.divmod(corners[:, :ndim], chunk)
     if rest.any() or corners[:, ndim].any():
         raise content.damaged("a chunk index", index.address, f"has chunks that begin within others of {index.chunk}")
-    if not _in_order(places):
+    if len(places) > 1 and not _in_order(places, index.counts(index.shape)):
         raise content.damaged("a chunk index", index.address, "is out of order")
     masks = heads[:, 1].astype(np.int64)
     return Found(places, _masks(masks), addresses(rows[:, key:]), heads[:, 0].astype(np.int64))
 
 
-def _in_order(places: Column) -> bool:
-    """Return whether each place is behind the one before it, the last dimension counting fastest."""
-    steps = np.diff(places, axis=0)
-    first = (steps != 0).argmax(axis=1)
-    return bool((steps[np.arange(len(steps)), first] > 0).all())
+def _in_order(places: Column, counts: Sequence[int]) -> bool:
+    """Return whether each place in a grid is behind the one before it, the last dimension counting fastest."""
+    if math.prod(counts) > LARGEST_GRID:
+        return True  # it is too large for an array in any case
+    weights = [1]
+    for count in reversed(counts[1:]):
+        weights.append(weights[-1] * count)
+    numbers = places @ np.array(weights[::-1], dtype=np.int64)
+    return bool((numbers[1:] > numbers[:-1]).all())
 
 
 # ------------------------------------------------------------------------------------------- without any structure

@@ -303,6 +303,17 @@ def reference_lists(attribute: Attribute, sizes: Sizes, heap: Heap) -> tuple[tup
 
 def first_text(attribute: Attribute, sizes: Sizes, heap: Heap) -> bytes:
     """Return the bytes of the first string of an attribute, as of ``CLASS`` and ``NAME``; none if it holds none."""
+    if not _type_of(attribute).has_heap:
+        return _first_text(attribute)
+    return _read_first_text(attribute, sizes, heap)
+
+
+@lru_cache(maxsize=MOST_BODIES)
+def _first_text(attribute: Attribute) -> bytes:
+    return _read_first_text(attribute, _NO_SIZES, _no_heap)
+
+
+def _read_first_text(attribute: Attribute, sizes: Sizes, heap: Heap) -> bytes:
     kind = _type_of(attribute)
     if kind.type_class != types.STRING:
         return b""
@@ -310,13 +321,13 @@ def first_text(attribute: Attribute, sizes: Sizes, heap: Heap) -> bytes:
     return bytes(values[0]) if len(values) else b""
 
 
-def integers(attribute: Attribute) -> list[int]:
+@lru_cache(maxsize=MOST_BODIES)
+def integers(attribute: Attribute) -> tuple[int, ...]:
     """Return the integers of an attribute, as of ``_Netcdf4Dimid``; none if it holds none."""
     kind = _type_of(attribute)
     if kind.type_class != types.FIXED_POINT:
-        return []
-    found: list[int] = _book(attribute, kind, _NO_SIZES, _no_heap).ravel().tolist()
-    return found
+        return ()
+    return tuple(_book(attribute, kind, _NO_SIZES, _no_heap).ravel().tolist())
 
 
 def _book(attribute: Attribute, kind: Datatype, sizes: Sizes, heap: Heap) -> Values:

@@ -137,7 +137,7 @@ def check(path: Path, registry: Any = None) -> ManifestGroup:
 def summary(group: ManifestGroup, path: str = "/") -> dict[str, tuple[Any, ...]]:
     """Everything that a tree says, by path, in a form that is compared exactly: orders, dtypes, encodings, records."""
     found: dict[str, tuple[Any, ...]] = {
-        path: (list(group.arrays), list(group.groups), repr(dict(group.attributes)), sorted(group.unlimited_dims))
+        path: (list(group.arrays), list(group.groups), repr(dict(group.attributes)), sorted(group.unlimited_dims or ()))
     }
     for name, array in group.arrays.items():
         metadata, manifest = array.metadata, array.manifest

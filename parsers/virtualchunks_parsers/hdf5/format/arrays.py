@@ -58,6 +58,7 @@ def _elements(content: Content, runs: list[_Run], size: int, what: str) -> tuple
         raise LimitExceededError(f"more than {MOST_ELEMENTS} elements of an array", url=content.url)
     if not runs:
         return np.zeros((0, size), dtype=np.uint8), np.zeros(0, dtype=np.int64)
+    content.check_room(sum(run.length for run in runs), what)
     content.require([(run.address, run.length) for run in runs], what)
     parts = []
     for address, length, at, count, _ in runs:

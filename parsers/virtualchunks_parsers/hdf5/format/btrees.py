@@ -15,14 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from virtualchunks.errors import LimitExceededError
 from virtualchunks_parsers.hdf5.format.checksums import verify
-from virtualchunks_parsers.hdf5.format.content import Content
+from virtualchunks_parsers.hdf5.format.content import Content, Sizes
 
 #: Levels of a tree.
 DEEPEST = 32
-#: Nodes of one tree.
-MOST_NODES = 10_000_000
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -44,6 +41,10 @@ class Old(NamedTuple):
     key: int
     most: int
 
+    def room(self, sizes: Sizes) -> int:
+        """Return how many bytes a node takes, without its last key."""
+        return 8 + 2 * sizes.offset + self.most * (self.key + sizes.offset)
+
 
 def old_leaves(content: Content, root: int, form: Old) -> Bytes:
     """Return the entries of all leaves of a version 1 tree, one row each: a key, and the address that it leads to.
@@ -63,8 +64,7 @@ def old_leaves(content: Content, root: int, form: Old) -> Bytes:
         if not seen.isdisjoint(nodes) or len(set(nodes)) != len(nodes):
             raise content.damaged("a B-tree", root, "has a node in two places")
         seen.update(nodes)
-        if len(seen) > MOST_NODES:
-            raise LimitExceededError(f"a B-tree of more than {MOST_NODES} nodes", url=content.url)
+        content.check_room(len(seen) * form.room(content.sizes), "nodes of a B-tree")
 
 
 def _old_level(content: Content, nodes: list[int], above: int, form: Old) -> tuple[Bytes, int]:
@@ -73,7 +73,7 @@ def _old_level(content: Content, nodes: list[int], above: int, form: Old) -> tup
     head = 8 + 2 * content.sizes.offset
     parts = []
     level = above - 1
-    for address, data in zip(nodes, content.read_all(nodes, head + form.most * pair, "a B-tree node"), strict=True):
+    for address, data in zip(nodes, content.read_all(nodes, form.room(content.sizes), "a B-tree node"), strict=True):
         if len(data) < head or data[:4] != b"TREE" or data[4] != form.kind:
             raise content.damaged("a B-tree node", address, f"begins with {data[:5]!r}")
         if above < 0:
@@ -167,7 +167,8 @@ def new_records(content: Content, tree: Tree) -> Bytes:
             if depth:
                 below += _children(content, data, 6 + len(records), count + 1, width)
         total += sum(count for _, count in nodes)
-        if total > tree.total or len(below) > MOST_NODES:
+        content.check_room(len(below) * tree.node, "nodes of a B-tree")
+        if total > tree.total:
             raise content.damaged("a B-tree", tree.root, f"has more than its {tree.total} records")
         nodes = below
     if total != tree.total:

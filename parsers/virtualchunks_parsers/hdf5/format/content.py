@@ -162,6 +162,20 @@ class Content:
             url=self.url,
         )
 
+    def check_room(self, nbytes: int, what: str) -> None:
+        """Raise if structures that do not overlap in sound files take more bytes than the file has.
+
+        Raises
+        ------
+        FormatError
+            If they do: they would be read many times over.
+        """
+        if nbytes > self.size:
+            raise FormatError(
+                f"{what} of {nbytes} bytes in all, in a file of {self.size}: they overlap, and the file is corrupt",
+                url=self.url,
+            )
+
     def damaged(self, what: str, address: int, detail: str) -> FormatError:
         """Return the error for a structure that is not what it has to be."""
         return FormatError(f"{what} at address {address} {detail}: the file is corrupt", url=self.url)

@@ -112,6 +112,7 @@ def _symbols(content: Content, widths: Widths, body: bytes) -> list[Link]:
     if len(set(nodes)) != len(nodes):
         raise content.damaged("a B-tree", root, "has a node in two places")
     entry = 2 * width + 24
+    content.check_room(len(nodes) * entry, "symbol nodes")
     links: list[Link] = []
     most = 2 * widths.leaf
     for address, data in zip(nodes, content.read_all(nodes, 8 + most * entry, "a symbol node"), strict=True):

@@ -105,11 +105,11 @@ def _old_header(content: Content, address: int, prefix: bytes) -> list[Message]:
     """Section IV.A.1.a; messages begin at multiples of 8 bytes."""
     length = int.from_bytes(prefix[8:12], "little")
     waiting = [(address + 16, length)]
-    seen: set[int] = set()
+    seen: dict[int, int] = {}
     messages: list[Message] = []
     while waiting:
         block, length = waiting.pop(0)
-        _check_block(content, block, seen)
+        _check_block(content, block, length, seen)
         data = content.read(block, length, "an object header")
         at = 0
         while at + 8 <= length:
@@ -140,12 +140,12 @@ def _new_header(content: Content, address: int) -> list[Message]:
     width = 1 << (flags & 3)
     length = at + width + int.from_bytes(prefix[at : at + width], "little") + 4
     waiting = [(address, length, at + width)]
-    seen: set[int] = set()
+    seen: dict[int, int] = {}
     messages: list[Message] = []
     ordered = flags >> 2 & 1
     while waiting:
         block, length, at = waiting.pop(0)
-        _check_block(content, block, seen)
+        _check_block(content, block, length, seen)
         data = content.read(block, length, "an object header")
         if at == 4 and data[:4] != b"OCHK":
             raise content.damaged("a block of an object header", block, f"begins with {data[:4]!r}")
@@ -188,12 +188,14 @@ def _continuation(content: Content, block: int, body: bytes) -> tuple[int, int]:
     return int.from_bytes(body[:middle], "little"), length
 
 
-def _check_block(content: Content, block: int, seen: set[int]) -> None:
+def _check_block(content: Content, block: int, length: int, seen: dict[int, int]) -> None:
     if block in seen:
         raise content.damaged("an object header", block, "is continued in itself")
-    seen.add(block)
+    seen[block] = length
     if len(seen) > MOST_BLOCKS:
         raise LimitExceededError(f"an object header in more than {MOST_BLOCKS} blocks", url=content.url)
+    if len(seen) > 1:
+        content.check_room(sum(seen.values()), "blocks of an object header")
 
 
 def _check_messages(content: Content, messages: list[Message]) -> None:

@@ -51,6 +51,7 @@ class GlobalHeaps:
     def __init__(self, content: Content) -> None:
         self._content = content
         self._collections: dict[int, dict[int, bytes]] = {}
+        self._size = 0
 
     def get(self, address: int, index: int) -> bytes:
         """Return one object.
@@ -82,6 +83,8 @@ class GlobalHeaps:
             raise content.damaged("a global heap", address, f"begins with {head[:5]!r}")
         size = int.from_bytes(head[8:], "little")
         data = content.read(address, size, "a global heap")
+        self._size += size
+        content.check_room(self._size, "global heaps")
         step = 16  # the heads of collections and of objects end at multiples of 8 bytes
         at, objects = step, {}
         while at + step <= size:
@@ -174,12 +177,12 @@ class FractalHeap:
         address, first, size = self._block(offset)
         if offset + length > first + size:
             raise self._damaged(f"has an object of {length} bytes at {offset}, beyond the end of its block")
-        block = self._content.read(address, size, "a block of a fractal heap", size)
-        before = 5 + self._content.sizes.offset
-        stated = int.from_bytes(block[before : before + head.offset_bytes], "little")
-        if block[:5] != b"FHDB\0" or stated != first:
+        content = self._content
+        before = 5 + content.sizes.offset
+        block = content.read(address, before + head.offset_bytes, "a block of a fractal heap", size)
+        if block[:5] != b"FHDB\0" or int.from_bytes(block[before:], "little") != first:
             raise self._damaged(f"has a block at {address} that begins with {block[:5]!r}")
-        return block[offset - first : offset - first + length]
+        return content.read(address + offset - first, length, "an object of a fractal heap")
 
     def _block(self, offset: int) -> tuple[int, int, int]:
         """Address, first place and size of the direct block that a place lies in."""

@@ -169,3 +169,20 @@ def test_a_grid_that_cannot_be_numbered_is_left_out(path, version):
     assert (found, told) == outcome(LibraryParser(), path)
     assert len(told) == 1
     assert set(found) == {"/", "/w"}
+
+
+def test_nodes_that_overlap_are_not_read_many_times_over(path):
+    """A B-tree whose root leads to as many nodes as bytes can be counted in, all of them in one place."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", data=np.arange(6000), chunks=(1,))
+    whole = bytearray(path.read_bytes())
+    nodes = [at for at in range(len(whole)) if whole[at : at + 5] == b"TREE\1"]
+    level = max(whole[at + 5] for at in nodes)
+    root = next(at for at in nodes if whole[at + 5] == level)
+    first = whole[root + 24 + 24 : root + 24 + 32]
+    for number in range(1, whole[root + 6]):
+        at = root + 24 + number * 32 + 24
+        whole[at : at + 8] = first
+    path.write_bytes(whole)
+    with pytest.raises(FormatError, match="a node in two places"):
+        HDF5Parser().parse(path)

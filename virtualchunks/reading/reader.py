@@ -289,8 +289,8 @@ class _RemoteObject:
 
     def get_all(self, spans: list[tuple[int, int]]) -> list[memoryview]:
         """Ask for many ranges at once."""
-        if len(spans) == 1:
-            return [self._get(*spans[0])]
+        if len(spans) <= 1:
+            return [self._get(*span) for span in spans]
         with ThreadPoolExecutor(min(len(spans), REMOTE.concurrency), "virtualchunks-prefetch") as pool:
             return list(pool.map(self._get, *zip(*spans, strict=True)))
 

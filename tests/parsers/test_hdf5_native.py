@@ -7,7 +7,7 @@ import hdf5forms
 import numpy as np
 import pytest
 from corpusscore import each, files
-from hdf5oracle import LibraryParser, NativeParser, check, outcome, summary
+from hdf5oracle import LibraryParser, NativeParser, check, decoded, outcome, summary
 
 from virtualchunks.errors import FormatError
 from virtualchunks.reading.reader import ObjectReader
@@ -186,3 +186,15 @@ def test_nodes_that_overlap_are_not_read_many_times_over(path):
     path.write_bytes(whole)
     with pytest.raises(FormatError, match="a node in two places"):
         HDF5Parser().parse(path)
+
+
+def test_text_of_variable_length_is_read_without_the_library(path, monkeypatch):
+    texts = ["grüß", "", "a" * 5000, *(f"text {number}" for number in range(3000))]
+    with h5py.File(path, "w") as file:
+        file["texts"] = texts
+        file["table"] = np.array(texts[:6], dtype=object).reshape(2, 3)
+        file["one"] = "scalar"
+    expected = outcome(LibraryParser(), path)
+    monkeypatch.setattr("virtualchunks_parsers.hdf5.file._open_local", _refuse)
+    assert outcome(NativeParser(), path) == expected
+    assert decoded(HDF5Parser().parse(path)["texts"]).tolist() == texts

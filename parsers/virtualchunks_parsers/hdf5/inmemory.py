@@ -1,12 +1,14 @@
 """Values that no reference can stand for, read while the file is parsed and kept in memory.
 
 Text of variable length lies in a heap of its own, apart from the chunks, and some types are stored unlike any dtype.
-The HDF5 library reads both; how much of them is kept is bounded.
+The HDF5 library reads these types, and such text where its places stand in chunks; how much is kept is bounded.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import h5py
@@ -75,6 +77,9 @@ def _require(nbytes: int) -> None:
 
 
 def _strings(dataset: Dataset) -> npt.NDArray[Any]:
+    texts = dataset.found.texts() if math.prod(dataset.shape) else None
+    if texts is not None:
+        return _array_of(texts, dataset.shape)
     values = np.empty(dataset.shape, dtype=np.dtypes.StringDType())
     source, held = h5py.Dataset(dataset.found.library()), math.prod(dataset.shape) * STRING_BYTES
     for selection in _batches(dataset.shape):
@@ -84,6 +89,19 @@ def _strings(dataset: Dataset) -> npt.NDArray[Any]:
         _require(held)
         values[selection] = np.array(strings, dtype=values.dtype).reshape(part.shape)
     return values
+
+
+def _array_of(texts: Iterable[bytes], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return texts as an array; no more of them at a time are Python's strings than are read in one go."""
+    waiting = iter(texts)
+    values = np.empty(math.prod(shape), dtype=np.dtypes.StringDType())
+    held = len(values) * STRING_BYTES
+    for start in range(0, len(values), BATCH):
+        strings = [text(raw) for raw in islice(waiting, BATCH)]
+        held += sum(map(len, strings))
+        _require(held)
+        values[start : start + len(strings)] = strings
+    return values.reshape(shape)
 
 
 def _batches(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:

@@ -202,6 +202,9 @@ class LibraryDataset(StoredDataset):
         self.id.read(h5s.ALL, h5s.ALL, raw, mtype=kind)
         return raw.tobytes()
 
+    def texts(self) -> None:
+        """Nothing: h5py reads them."""
+
     def segments(self) -> list[tuple[bytes, int, int]]:
         """The parts of other files that hold it."""
         return [self.plist.get_external(number) for number in range(self.plist.get_external_count())]

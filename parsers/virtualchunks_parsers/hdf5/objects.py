@@ -7,7 +7,7 @@ There are two sources of the same facts: :mod:`~virtualchunks_parsers.hdf5.struc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,10 @@ class StoredDataset(Object):
     @abstractmethod
     def compact(self) -> bytes:
         """Return the bytes of a compact dataset."""
+
+    @abstractmethod
+    def texts(self) -> Iterable[bytes] | None:
+        """Return its strings of variable length, in order; ``None`` where :meth:`library` has to read them."""
 
     @abstractmethod
     def segments(self) -> list[tuple[bytes, int, int]]:

@@ -95,8 +95,8 @@ class HDF5Parser(FileParser):
     )
     native_code: ClassVar[str] = (
         "Metadata are read by code of our own, and what is damaged there is an error. The HDF5 library is asked for "
-        "text of variable length, for elements and fill values that it has to convert, for virtual datasets, and for "
-        "files of forms that are rare; a damaged file can make it abort, or not return."
+        "text of variable length in chunks, for elements and fill values that it has to convert, for virtual datasets, "
+        "and for files of forms that are rare; a damaged file can make it abort, or not return."
     )
 
     #: Whether files are read natively where that can be; the tests compare both.

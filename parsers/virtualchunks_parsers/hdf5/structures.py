@@ -6,6 +6,7 @@ of types that NumPy has not) is left to it, by way of :meth:`StructureDataset.li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -327,6 +328,24 @@ class StructureDataset(_Structure, StoredDataset):
         """Its bytes, if it is compact."""
         layout = self.layout()
         return layout.data if isinstance(layout, layouts.Compact) else b""
+
+    def texts(self) -> Iterable[bytes] | None:
+        """Its strings of variable length, unless they stand in chunks."""
+        layout, content = self.layout(), self.container.content
+        count = math.prod(self.extent())
+        if isinstance(layout, layouts.Compact):
+            raw = layout.data
+        elif isinstance(layout, layouts.Contiguous) and layout.address is not None:
+            length = count * (8 + content.sizes.offset)
+            raw = content.read(layout.address, length, "text of variable length", length)
+        else:
+            return None
+        heaps = values.heaps_of(raw, count, content.sizes)
+        content.run(partial(self._collection, address) for address in heaps)
+        return values.texts_of(raw, count, content.sizes, self.container.heaps.get)
+
+    def _collection(self, address: int) -> Iterable[Task]:
+        return _ignored(self.container.heaps.collection(address))
 
     def segments(self) -> list[tuple[bytes, int, int]]:
         """The parts of other files that hold it."""

@@ -68,13 +68,17 @@ class GlobalHeaps:
         FormatError
             If there is no such collection, or it has no such object.
         """
+        try:
+            return self.collection(address)[index]
+        except KeyError as error:
+            raise self._content.damaged("a global heap", address, f"has no object {index}") from error
+
+    def collection(self, address: int) -> dict[int, bytes]:
+        """Return the objects of one collection, by number."""
         found = self._collections.get(address)
         if found is None:
             found = self._collections[address] = self._read(address)
-        try:
-            return found[index]
-        except KeyError as error:
-            raise self._content.damaged("a global heap", address, f"has no object {index}") from error
+        return found
 
     def _read(self, address: int) -> dict[int, bytes]:
         content, width = self._content, self._content.sizes.length

@@ -209,6 +209,18 @@ def _heap_items(data: bytes, count: int, size: int, sizes: Sizes, heap: Heap) ->
         yield found[: length * size]
 
 
+def texts_of(data: bytes, count: int, sizes: Sizes, heap: Heap) -> Iterator[bytes]:
+    """Iterate over elements that are text of variable length."""
+    return (item.partition(b"\0")[0] for item in _heap_items(data, count, 1, sizes, heap))
+
+
+def heaps_of(data: bytes, count: int, sizes: Sizes) -> set[int]:
+    """Return the addresses of the collections of the global heap that elements of variable length lead to."""
+    step = 8 + sizes.offset
+    places = range(4, min(len(data), count * step), step)
+    return {int.from_bytes(data[at : at + sizes.offset], "little") for at in places} - {0, sizes.undefined}
+
+
 def _objects(items: list[Any]) -> Values:
     values = np.empty(len(items), dtype=object)
     for number, item in enumerate(items):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numcodecs
 import numpy as np
 import obstore
 import xarray as xr
@@ -89,28 +90,117 @@ def _h5py(path: Path) -> Any:
         return file["v"][...]
 
 
+def _bulk(path: Path, threads: int | None = None) -> Callable[[], Any]:
+    array = vc.open_store(path).to_zarr("v")
+
+    def run() -> Any:
+        with zarr.config.set({"threading.max_workers": threads}):
+            return array[...]
+
+    return run
+
+
+def _threads(path: Path, count: int) -> Callable[[], Any]:
+    store = vc.open_store(path)
+
+    def run() -> Any:
+        with zarr.config.set({"threading.max_workers": count}):
+            return store.read("v")
+
+    return run
+
+
+def _in_memory(path: Path) -> Callable[[], Any]:
+    """The same values in zarr's own MemoryStore, in the same chunks: what zarr itself takes, with no reading at all."""
+    store = zarr.storage.MemoryStore()
+    values = _h5py(path)
+    encoding = {"v": {"chunks": (1, values.shape[1]), "compressors": ()}}
+    xr.Dataset({"v": (("y", "x"), values)}).to_zarr(store, zarr_format=3, consolidated=True, encoding=encoding)
+    return lambda: xr.open_zarr(store, consolidated=True, zarr_format=3, chunks=None)["v"].values
+
+
 def _local(folder: Path) -> list[Row]:
-    rows = []
     small = write(folder / "small.h5", 4096)
     spans = records_of(vc.open_store(small))
-    runs = {"ours": _values(small), "zarr": _zarr(small), "fused": _fused(_zarr(small))}
+    memory = _in_memory(small)
+    runs = {"ours": _values(small), "zarr": _zarr(small), "fused": _fused(_zarr(small)), "bulk": _bulk(small)}
+    runs |= {"memory": memory, "memory, fused": _fused(memory)}
     runs["bound"] = bound(LocalStore(folder), small.name, spans, 1024)
     if HAS_PEER:
         runs["peer"] = _peer(small)
     times = alternately(runs, 3)
-    peer = times.get("peer")
     label = "read 10,000 × 4 KiB, local"
-    rows.append(Row(f"{label}: xarray engine", times["ours"], "s", times["bound"], peer, "<= 3 ×; <= 0.08 × the peer"))
-    rows.append(Row(f"{label}: xr.open_zarr", times["zarr"], "s", times["bound"], peer, "<= 0.6 × the peer"))
-    rows.append(Row(f"{label}: xr.open_zarr, fused", times["fused"], "s", times["bound"], peer, "<= 0.25 × the peer"))
+    shown = (
+        ("xarray engine", "ours", "bound", "<= 3 ×; <= 0.08 × the peer"),
+        ("xr.open_zarr", "zarr", "bound", "<= 0.6 × the peer"),
+        ("xr.open_zarr (bound: MemoryStore)", "zarr", "memory", ""),
+        ("xr.open_zarr, fused", "fused", "bound", "<= 0.25 × the peer"),
+        ("xr.open_zarr, fused (bound: MemoryStore)", "fused", "memory, fused", ""),
+        ("store.to_zarr()", "bulk", "bound", ""),
+    )
+    return [
+        *(Row(f"{label}: {name}", times[run], "s", times[base], times.get("peer"), t) for name, run, base, t in shown),
+        *_packed(folder),
+        *_transcoded(folder),
+    ]
+
+
+def _packed(folder: Path) -> list[Row]:
     packed = write(folder / "packed.h5", 16_384, compression="gzip", shuffle=True)
-    runs = {"ours": _values(packed), "bound": lambda: _h5py(packed)}
+    runs = {"ours": _values(packed), "one": _threads(packed, 1), "two": _threads(packed, 2), "bulk": _bulk(packed)}
+    runs["bound"] = lambda: _h5py(packed)
     if HAS_PEER:
         runs["peer"] = _peer(packed)
     times = alternately(runs, 3)
     label = "read 10,000 × 16 KiB gzip+shuffle, local (bound: h5py)"
-    rows.append(Row(label, times["ours"], "s", times["bound"], times.get("peer"), "<= 1.3 ×, < 1 on two threads"))
-    return rows
+    shown = (
+        (label, "ours", ""),
+        ("the same, one thread", "one", "<= 1.3 ×"),
+        ("the same, two threads", "two", "< 1 ×"),
+        ("the same, store.to_zarr()", "bulk", ""),
+    )
+    return [Row(name, times[run], "s", times["bound"], times.get("peer"), target) for name, run, target in shown]
+
+
+def _transcoded(folder: Path) -> list[Row]:
+    """Two packings joined, served by the store, beside the decoding of the same bytes with numcodecs and NumPy."""
+    count, shape, packings = 300, (1, 128, 256), ((0.01, 10.0), (0.02, 20.0))
+    registry = vc.ObjectStoreRegistry({folder.as_uri(): None})
+    parts = []
+    for number, (scale, offset) in enumerate(packings):
+        path = folder / f"packed{number}.h5"
+        with h5py.File(path, "w") as file:
+            steps = np.random.default_rng(number).integers(-3, 4, (count, *shape[1:]))
+            values = np.cumsum(steps, axis=2).astype("<i2")
+            data = file.create_dataset("v", data=values, chunks=shape, compression="gzip", shuffle=True)
+            data.attrs.update({"scale_factor": scale, "add_offset": offset, "_FillValue": np.int16(-32768)})
+        opened = vc.open_virtual_dataset(path, registry=registry, mask_and_scale=True, loadable_variables=[])
+        parts.append(opened["v"].data)
+    array = np.concatenate(parts)
+    store = vc.ManifestStore(vc.ManifestGroup({"v": array}), registry=registry)
+    keys = [f"v/c/{number}/0/0" for number in range(2 * count)]
+    places = [
+        (path.read_bytes(), parts[n].manifest.records) for n, path in enumerate(sorted(folder.glob("packed?.h5")))
+    ]
+    stored = [
+        data[record["offset"] : int(record["offset"]) + int(record["length"])]
+        for data, records in places
+        for record in records.reshape(-1)
+    ]
+    unpack, unshuffle = numcodecs.Zlib(), numcodecs.Shuffle(2)
+
+    def direct() -> None:
+        for number, data in enumerate(stored):
+            block = np.frombuffer(unshuffle.decode(unpack.decode(data)), "<i2").reshape(shape)
+            values = block.astype(array.dtype)
+            values[block == -32768] = np.nan
+            scale, offset = packings[number // count]
+            values *= scale
+            values += offset
+
+    times = alternately({"ours": lambda: [store.get_sync(key) for key in keys], "bound": direct}, 5)
+    label = "transcode 600 × 64 KiB (bound: numcodecs and NumPy)"
+    return [Row(label, times["ours"], "s", times["bound"], target="<= 2 ×")]
 
 
 def _remote(folder: Path) -> list[Row]:

@@ -63,6 +63,8 @@ def check(array: ManifestArray, expected: npt.NDArray[Any], registry: ObjectStor
     assert found.dtype == array.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected, strict=True)
     np.testing.assert_array_equal(read_values(array, ObjectStoreRegistry.coerce(registry)), expected, strict=True)
+    bulk: Any = ManifestStore(ManifestGroup({"v": array}), registry=registry).to_zarr("v")
+    np.testing.assert_array_equal(bulk[...], expected, strict=True)
 
 
 def some_values(dtype: np.dtype[Any]) -> npt.NDArray[Any]:

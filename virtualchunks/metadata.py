@@ -11,6 +11,7 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -288,7 +289,12 @@ def same_value(one: Any, other: Any) -> bool:
 
 def is_time(units: Any) -> bool:
     """Return whether units are those that CF counts times or durations in."""
-    words = str(units).lower().split()
+    return units is not None and _is_time(str(units))
+
+
+@lru_cache(maxsize=1024)
+def _is_time(units: str) -> bool:
+    words = units.lower().split()
     return (len(words) > 1 and words[1] == "since") or words[:1] in ([unit] for unit in _DURATIONS)
 
 

@@ -168,7 +168,7 @@ class Packing:
             if steps.masked is not None:
                 data = _masked(data, steps.fills, steps.masked)
             if steps.scaled is not None:
-                data = data.astype(steps.scaled, copy=True)
+                data = data.astype(steps.scaled, copy=steps.masked is None)  # what is masked is a copy already
                 if steps.scale is not None:
                     data *= steps.scale
                 if steps.offset is not None:
@@ -245,7 +245,7 @@ def _masked(data: npt.NDArray[Any], fills: tuple[Any, ...], dtype: np.dtype[Any]
     missing: Any = False
     for fill in fills:
         missing |= values == fill
-    values[missing] = np.nan
+    np.copyto(values, np.nan, where=missing)
     return values
 
 

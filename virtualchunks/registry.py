@@ -18,13 +18,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
 
 from virtualchunks.containers import IcechunkAccess, no_prefixes
 from virtualchunks.errors import NotGrantedError, UnsupportedFeatureError, URLError
 from virtualchunks.mounts import EXAMPLE_STORES, Mount, ReadableStore, same_drive, some, split, stores_of, within_reach
+from virtualchunks.mounts import Location as Location
 from virtualchunks.objectstores import is_kind
 from virtualchunks.roots import Places, places_of, root_of_url, spelled_out
 from virtualchunks.urls import as_url, redact
@@ -42,28 +42,6 @@ class Resolver(Protocol):
 
     def resolve(self, url: str) -> tuple[Any, str]:
         """Return ``(store, key)``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where the bytes of a URL that the registry grants are to be had.
-
-    Parameters
-    ----------
-    url
-        The canonical URL.
-    store
-        An obstore store, or one with its methods.
-    key
-        The object's key, decoded, within ``store``.
-    path
-        The real path, links resolved, where the store is one of local files; otherwise None.
-    """
-
-    url: str
-    store: ReadableStore = field(repr=False)
-    key: str
-    path: str | None = None
 
 
 class ObjectStoreRegistry(IcechunkAccess):
@@ -111,6 +89,7 @@ class ObjectStoreRegistry(IcechunkAccess):
         self._mounts: dict[str, Mount] = {}
         self._objects: dict[str, Mount] = {}
         self._foreign: Resolver | None = None
+        self._changes = 0
         for prefix, store in ({} if stores is None else stores).items():
             self.register(prefix, store)
         self._bind({} if roots is None else roots)
@@ -174,6 +153,7 @@ class ObjectStoreRegistry(IcechunkAccess):
             )
         with self._lock:
             self._mounts[url] = Mount(url, dict(store) if isinstance(store, Mapping) else store)
+            self._changes += 1
 
     def grant(self, *urls: str | os.PathLike[str]) -> ObjectStoreRegistry:
         """A registry that grants also the objects that a user names, each exactly and nothing beside it.
@@ -248,6 +228,12 @@ class ObjectStoreRegistry(IcechunkAccess):
                         raise NotGrantedError(self._refusal(place), url=redact(place))
                     self.register(place)
             self._roots[name] = places
+            self._changes += 1
+
+    @property
+    def version(self) -> int | None:
+        """A number that differs after each change of what is granted; None where another registry decides that."""
+        return self._changes if self._foreign is None else None
 
     @property
     def roots(self) -> dict[str, tuple[str, ...]]:

@@ -11,9 +11,8 @@ How keys are spelled is the business of :mod:`virtualchunks.store_keys`; how byt
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import importlib
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy.typing as npt
@@ -21,19 +20,15 @@ import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
-from virtualchunks.array import ManifestArray
-from virtualchunks.attributes import to_zarr
-from virtualchunks.errors import FormatError, UnsupportedFeatureError
 from virtualchunks.group import ManifestGroup, subgroup
-from virtualchunks.reading.batching import Batcher
 from virtualchunks.reading.blocks import BlockCache
-from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.planning import ReadPlan, plan_values
 from virtualchunks.reading.tally import ReadStats, Tally
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.store_chunks import Reference, part_of
-from virtualchunks.store_keys import DOCUMENT, ChunkKeys, ServedArray
+from virtualchunks.store_chunks import ChunkServer, part_of
+from virtualchunks.store_keys import DOCUMENT, ChunkKeys, Reference, ServedArray
+from virtualchunks.store_tree import ServedTree
 
 if TYPE_CHECKING:
     import xarray
@@ -53,14 +48,18 @@ class ManifestStore(Store):
         nothing, so that only metadata and chunks held in memory can be read.
     chunk_key_encoding
         How chunk keys are spelled: ``"default"`` (``c/0/1``), ``"v2"`` (``0.1``), or ``{"name": …, "separator": …}``.
+    cache_bytes
+        Bytes of decoded chunks that are kept for later reads, by :meth:`read` and through :meth:`to_xarray` and
+        :meth:`to_zarr`; by default none.
 
     Notes
     -----
     Dimension names are served as they are; parsers make some up where a file has none.
 
     Arrays whose chunks all decode alike are served byte for byte, with their own codecs. Others are decoded chunk by
-    chunk and served as plain little-endian bytes. Nothing is cached but metadata, and 64 MiB of blocks where one block
-    is several chunks; there are no threads, no event loops and no open files, so a store may be forked and pickled.
+    chunk and served as plain little-endian bytes. Unless `cache_bytes` says otherwise, nothing is kept but metadata,
+    some local files open and what was read ahead of them, and 64 MiB of blocks where one block is several chunks. There
+    are no threads and no event loops, so a store may be forked and pickled; one that is pickled has no files open.
 
     Examples
     --------
@@ -84,17 +83,14 @@ class ManifestStore(Store):
         *,
         registry: ObjectStoreRegistry | Mapping[str, Any] | None = None,
         chunk_key_encoding: str | Mapping[str, Any] | ChunkKeys = "default",
+        cache_bytes: int = 0,
     ) -> None:
         super().__init__(read_only=True)
         self._group = group
         self._registry = ObjectStoreRegistry.coerce(registry)
         self._keys = ChunkKeys.coerce(chunk_key_encoding)
-        self._served: dict[str, ServedArray] = {}
-        self._documents: dict[tuple[str, bool], bytes] = {}
-        self._rectilinear: tuple[str, ...] | None = None
-        self._blocks = BlockCache()
-        self._tally = Tally()
-        self._batcher = Batcher(self._registry, self._tally)
+        self._tree = ServedTree(group, self._keys)
+        self._chunks = ChunkServer(self._registry, BlockCache(cache_bytes) if cache_bytes > 0 else None)
 
     @property
     def group(self) -> ManifestGroup:
@@ -155,11 +151,12 @@ class ManifestStore(Store):
         ReadError, NotGrantedError, DecodeError
             As :func:`~virtualchunks.reading.values.read_values`.
         """
-        return read_values(self._array(path), self._registry, selection, name=path, tally=self._tally)
+        array = self._tree.array(path)
+        return read_values(array, self._registry, selection, name=path, tally=self.tally, cache=self.cache)
 
     def plan(self, path: str, selection: Any = None) -> ReadPlan:
         """Say what :meth:`read` takes: requests, bytes, objects and chunks. Nothing is read."""
-        return plan_values(self._array(path), self._registry, selection, name=path)
+        return plan_values(self._tree.array(path), self._registry, selection, name=path)
 
     def stats(self, *, reset: bool = False) -> ReadStats:
         """Return what this store has read: requests, bytes, chunks and hits of its cache.
@@ -169,67 +166,72 @@ class ManifestStore(Store):
         reset
             Whether counting begins anew.
         """
-        return self._tally.stats(reset=reset)
+        return self.tally.stats(reset=reset)
 
-    def _array(self, path: str) -> ManifestArray:
-        folder, _, name = path.rpartition("/")
-        arrays = subgroup(self._group, folder).arrays
-        if name not in arrays:
-            raise FormatError(f"no array {path!r}; known in its group are {_few(list(arrays))}", variable=path)
-        return arrays[name]
+    @property
+    def tally(self) -> Tally:
+        """Where what is read is counted."""
+        return self._chunks.tally
 
-    # Keys
+    @property
+    def cache(self) -> BlockCache | None:
+        """The decoded chunks that are kept; None where none are."""
+        return self._chunks.cache
 
-    def _walk(self, key: str) -> tuple[ManifestGroup | ServedArray, str, list[str]]:
-        """Return the deepest node on the way to a key, its path, and what is left of the key."""
-        parts = key.split("/")
-        group = self._group
-        for place, part in enumerate(parts):
-            if part in group.arrays:
-                path = "/".join(parts[: place + 1])
-                served = self._served.get(path)
-                if served is None:
-                    served = self._served[path] = ServedArray(path, group.arrays[part], self._keys)
-                return served, path, parts[place + 1 :]
-            if part not in group.groups:
-                return group, "/".join(parts[:place]), parts[place:]
-            group = group.groups[part]
-        return group, key, []
+    def with_cache(self, cache_bytes: int) -> ManifestStore:
+        """Return a store of the same tree that keeps decoded chunks for later reads.
 
-    def _find(self, key: str) -> bytes | Reference | None:
-        """Return the document or the reference under a key, ``None`` where there is none."""
-        return self._found(*self._walk(key))
+        Parameters
+        ----------
+        cache_bytes
+            Bytes that are kept; 0 for none. A pickled store keeps as many, and begins with none.
+        """
+        return type(self)(self._group, registry=self._registry, chunk_key_encoding=self._keys, cache_bytes=cache_bytes)
 
-    def _found(self, node: ManifestGroup | ServedArray, path: str, rest: list[str]) -> bytes | Reference | None:
-        """Return what :meth:`_find` does, from where the walk along a key ended."""
-        if rest == [DOCUMENT]:
-            return self._array_document(node) if isinstance(node, ServedArray) else self._group_document(node, path)
-        if not isinstance(node, ServedArray) or not rest:
-            return None
-        found = node.record("/".join(rest))
-        if found is None:
-            return None
-        index, (sources, source, length, offset) = found
-        return Reference(node, index, sources, source, offset, length)
+    def to_xarray(self, group: str = "", **decoding: Any) -> xarray.Dataset:
+        """Return a group as an xarray Dataset of values, which are read in bulk when they are indexed.
 
-    def _nodes(self, group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestGroup | ServedArray]]:
-        """Iterate over a group and all below it."""
-        yield path, group
-        for name, array in group.arrays.items():
-            below = f"{path}/{name}" if path else name
-            yield below, self._served.get(below) or ServedArray(below, array, self._keys)
-        for name, inner in group.groups.items():
-            yield from self._nodes(inner, f"{path}/{name}" if path else name)
+        Parameters
+        ----------
+        group
+            Path of the group.
+        **decoding
+            As for :func:`xarray.open_dataset`: ``chunks``, ``mask_and_scale``, ``decode_times``, …
 
-    # Metadata documents
+        Raises
+        ------
+        FormatError
+            If there is no such group.
+        """
+        import xarray
+
+        return xarray.open_dataset(self, engine="virtualchunks", group=group or None, **decoding)  # type: ignore[arg-type]
+
+    def to_zarr(self, path: str = "") -> zarr.Group | zarr.Array[Any]:
+        """Return a node as a Zarr group or array that reads each selection in bulk, and cannot be written.
+
+        Parameters
+        ----------
+        path
+            Of the group or array.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such node.
+        """
+        made: zarr.Group | zarr.Array[Any] = importlib.import_module("virtualchunks.pipeline").open_in_bulk(self, path)
+        return made
+
+    @property
+    def tree(self) -> ServedTree:
+        """The tree, as it is served."""
+        return self._tree
 
     @property
     def rectilinear_arrays(self) -> tuple[str, ...]:
         """Paths of the arrays with rectilinear chunk grids, which zarr opens only when told to."""
-        if self._rectilinear is None:
-            paths = (path for path, array in self._group.walk_arrays() if not array.metadata.grid.is_regular)
-            self._rectilinear = tuple(paths)
-        return self._rectilinear
+        return self._tree.rectilinear_arrays
 
     @property
     def supports_consolidated_metadata(self) -> bool:
@@ -238,36 +240,7 @@ class ManifestStore(Store):
         They do, unless that would hold rectilinear arrays while zarr's setting for these is off: then readers get to
         each array by itself, and to one clear error for those that they cannot open.
         """
-        return bool(zarr.config.get(_RECTILINEAR, False)) or not self.rectilinear_arrays
-
-    def _array_document(self, served: ServedArray) -> bytes:
-        if served.is_rectilinear and not zarr.config.get(_RECTILINEAR, False):
-            raise UnsupportedFeatureError(
-                f"{_few(self.rectilinear_arrays)}: chunks of several lengths (a rectilinear chunk grid), which zarr "
-                "opens only when told to: call zarr.config.set({'array.rectilinear_chunks': True}) first, or read with "
-                ".virtual.open() or xarray.open_dataset(..., engine='virtualchunks'), which do so themselves",
-                variable=served.path,
-            )
-        return served.document_bytes
-
-    def _group_document(self, group: ManifestGroup, path: str) -> bytes:
-        consolidated = self.supports_consolidated_metadata
-        made = self._documents.get((path, consolidated))
-        if made is None:
-            document = _own_document(group)
-            if consolidated:
-                document["consolidated_metadata"] = self._consolidated(group, path)
-            made = self._documents[path, consolidated] = json.dumps(document).encode()
-        return made
-
-    def _consolidated(self, group: ManifestGroup, path: str) -> dict[str, Any]:
-        start = len(path) + 1 if path else 0
-        below = {
-            inner[start:]: node.document if isinstance(node, ServedArray) else _own_document(node)
-            for inner, node in self._nodes(group, path)
-            if node is not group
-        }
-        return {"kind": "inline", "must_understand": False, "metadata": below}
+        return self._tree.is_consolidated
 
     # Reading
 
@@ -286,41 +259,29 @@ class ManifestStore(Store):
             If a chunk that must be decoded does not.
         """
         self._is_open = True
-        place = self._walk(key)
-        deferred = isinstance(place[0], ServedArray) and place[0].array.manifest.is_deferred
-        found = await asyncio.to_thread(self._found, *place) if deferred else self._found(*place)
-        buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
-        if not isinstance(found, Reference):
-            return None if found is None else buffer.from_bytes(part_of(found, byte_range))
-        start, stop = found.wanted(byte_range)
-        block = found.known(self._blocks, self._tally)
-        data: Any = b"" if found.held is None else found.held[start:stop]
-        if found.held is None and start < stop and block is None:
-            with found.place():
-                data = await self._batcher.get(found.url, found.stamp, found.offset + start, stop - start)
-        if found.served.transcodes and start < stop:
-            data = await asyncio.to_thread(found.transcoded, data, byte_range, self._blocks, block)
-        return buffer.from_bytes(data)
+        found = await asyncio.to_thread(self._tree.find, key) if self._tree.is_deferred(key) else self._tree.find(key)
+        if found is None:
+            return None
+        if isinstance(found, Reference):
+            data = None if byte_range is not None else self._chunks.at_hand(found)
+            return _buffer(await self._chunks.aserve(found, byte_range) if data is None else data, prototype)
+        return _buffer(part_of(found, byte_range), prototype)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return what :meth:`get` does, without an event loop."""
         self._is_open = True
-        found = self._find(key)
-        buffer = (default_buffer_prototype() if prototype is None else prototype).buffer
-        if not isinstance(found, Reference):
-            return None if found is None else buffer.from_bytes(part_of(found, byte_range))
-        start, stop = found.wanted(byte_range)
-        block = found.known(self._blocks, self._tally)
-        data: Any = b"" if found.held is None else found.held[start:stop]
-        if found.held is None and start < stop and block is None:
-            with found.place():
-                ranges = [(found.offset + start, stop - start)]
-                [data] = fetch(self._registry, found.url, ranges, found.stamp, tally=self._tally)
-        if found.served.transcodes and start < stop:
-            data = found.transcoded(data, byte_range, self._blocks, block)
-        return buffer.from_bytes(data)
+        found = self._tree.find(key)
+        if found is None:
+            return None
+        data = self._chunks.serve(found, byte_range) if isinstance(found, Reference) else part_of(found, byte_range)
+        return _buffer(data, prototype)
+
+    def close(self) -> None:
+        """Let go of the files that are open; whoever reads after that opens them again."""
+        self._chunks.reader.close()
+        super().close()
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -331,7 +292,7 @@ class ManifestStore(Store):
     async def exists(self, key: str) -> bool:
         """Return whether there is a value under a key, without reading it."""
         self._is_open = True
-        node, _, rest = self._walk(key)
+        node, _, rest = self._tree.walk(key)
         return rest == [DOCUMENT] or (isinstance(node, ServedArray) and node.find("/".join(rest)) is not None)
 
     async def getsize(self, key: str) -> int:
@@ -342,26 +303,26 @@ class ManifestStore(Store):
         FileNotFoundError
             If there is none: zarr's way to say that a key is absent.
         """
-        found = self._find(key)
+        found = self._tree.find(key)
         if found is None:
             raise FileNotFoundError(key)
-        length = len(found) if isinstance(found, bytes) else found.served.length(found.index)
+        length = len(found) if isinstance(found, bytes) else found.served.length(found.chunk)
         return await super().getsize(key) if length is None else length
 
     async def getsize_prefix(self, prefix: str) -> int:
         """Return the length of all values below a path, without reading them."""
         path = prefix.rstrip("/")
-        node, found_path, rest = self._walk(path) if path else (self._group, "", [])
+        node, found_path, rest = self._tree.walk(path) if path else (self._group, "", [])
         if rest:
-            return sum([await self.getsize(key) for key in self._keys_below(node, found_path, f"{path}/")])
+            return sum([await self.getsize(key) for key in self._tree.keys_below(node, found_path, f"{path}/")])
         if isinstance(node, ServedArray):
             return await self._array_size(node)
         total = 0
-        for inner_path, inner in self._nodes(node, found_path):
+        for inner_path, inner in self._tree.nodes(node, found_path):
             if isinstance(inner, ServedArray):
                 total += await self._array_size(inner)
             else:
-                total += len(self._group_document(inner, inner_path))
+                total += len(self._tree.group_document(inner, inner_path))
         return total
 
     async def _array_size(self, served: ServedArray) -> int:
@@ -372,33 +333,21 @@ class ManifestStore(Store):
 
     # Listing
 
-    def _keys_below(self, node: ManifestGroup | ServedArray, path: str, prefix: str) -> Iterator[str]:
-        """Iterate over the keys below a node that begin with a prefix."""
-        for below, inner in [(path, node)] if isinstance(node, ServedArray) else self._nodes(node, path):
-            base = f"{below}/" if below else ""
-            if isinstance(inner, ManifestGroup):
-                keys: Iterable[str] = (DOCUMENT,)
-            elif base.startswith(prefix) or prefix.startswith(base):
-                keys = itertools.chain((DOCUMENT,), inner.chunk_keys())
-            else:
-                continue
-            yield from (key for key in map(base.__add__, keys) if key.startswith(prefix))
-
     async def list(self) -> AsyncIterator[str]:
         """Iterate over all keys."""
-        for key in self._keys_below(self._group, "", ""):
+        for key in self._tree.keys_below(self._group, "", ""):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Iterate over the keys that begin with a prefix."""
-        node, path, _ = self._walk(prefix.rpartition("/")[0]) if "/" in prefix else (self._group, "", [])
-        for key in self._keys_below(node, path, prefix):
+        node, path, _ = self._tree.walk(prefix.rpartition("/")[0]) if "/" in prefix else (self._group, "", [])
+        for key in self._tree.keys_below(node, path, prefix):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Iterate over the names directly below a path."""
         path = prefix.rstrip("/")
-        node, _, rest = self._walk(path) if path else (self._group, "", [])
+        node, _, rest = self._tree.walk(path) if path else (self._group, "", [])
         if isinstance(node, ServedArray):
             for name in node.children(rest):
                 yield name
@@ -457,19 +406,15 @@ class ManifestStore(Store):
         return f"ManifestStore({self._group!r}, registry of {len(self._registry)} prefixes)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._group, self._registry, self._keys)
+        cache_bytes = 0 if self.cache is None else self.cache.limit
+        return _rebuild, (type(self), self._group, self._registry, self._keys, cache_bytes)
 
 
 def _rebuild(
-    cls: type[ManifestStore], group: ManifestGroup, registry: ObjectStoreRegistry, keys: ChunkKeys
+    cls: type[ManifestStore], group: ManifestGroup, registry: ObjectStoreRegistry, keys: ChunkKeys, cache_bytes: int = 0
 ) -> ManifestStore:
-    return cls(group, registry=registry, chunk_key_encoding=keys)
+    return cls(group, registry=registry, chunk_key_encoding=keys, cache_bytes=cache_bytes)
 
 
-def _own_document(group: ManifestGroup) -> dict[str, Any]:
-    return {"zarr_format": 3, "node_type": "group", "attributes": to_zarr(group.attributes)}
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more arrays"
+def _buffer(data: Any, prototype: BufferPrototype | None) -> Buffer:
+    return (default_buffer_prototype() if prototype is None else prototype).buffer.from_bytes(data)

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from operator import lt
+from typing import Any, NamedTuple
 
 import numpy as np
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
@@ -21,13 +22,12 @@ from virtualchunks.attributes import to_zarr
 from virtualchunks.errors import ManifestError
 from virtualchunks.lifting import encodings_named
 from virtualchunks.metadata import ArrayMetadata
-from virtualchunks.sources import SourceTable, Stamp
+from virtualchunks.sources import SourceTable
 
 #: The key of a metadata document, below the path of its node.
 DOCUMENT = "zarr.json"
 _SEPARATORS = {"default": "/", "v2": "."}
-_LONGEST_NUMBER = 18
-_KEPT_ROWS = 1024
+_NO_NUMBER = 2**63
 
 
 @dataclass(frozen=True)
@@ -88,25 +88,26 @@ class ChunkKeys:
 
     def index(self, key: str, ndim: int) -> tuple[int, ...] | None:
         """Return the index that a key spells, or ``None`` where it spells none of that many dimensions."""
-        parts = key.split(self.separator)
-        if self.name == "v2":
-            if ndim == 0:
-                return () if key == "0" else None
-        elif parts.pop(0) != "c":
+        if ndim == 0:
+            return () if key == self.key(()) else None
+        lead = self.lead
+        return self.numbers(key[len(lead) :], ndim) if key.startswith(lead) else None
+
+    @property
+    def lead(self) -> str:
+        """What the key of every chunk begins with, unless the array has no dimensions."""
+        return "" if self.name == "v2" else f"c{self.separator}"
+
+    def numbers(self, spelled: str, ndim: int) -> tuple[int, ...] | None:
+        """Return the index that is spelled by a key without its lead, as :meth:`index` does."""
+        try:
+            found = tuple(map(int, spelled.split(self.separator)))
+        except ValueError:
             return None
-        if len(parts) != ndim:
+        # int() takes more spellings than one: only the one that the number itself has is a key
+        if len(found) != ndim or "-" in spelled or self.separator.join(map(str, found)) != spelled:
             return None
-        numbers = []
-        for part in parts:
-            if (
-                not part.isdecimal()
-                or not part.isascii()
-                or len(part) > _LONGEST_NUMBER
-                or (part[0] == "0" and part != "0")
-            ):
-                return None
-            numbers.append(int(part))
-        return tuple(numbers)
+        return found if max(found) < _NO_NUMBER else None
 
 
 def clamp(request: ByteRequest | None, length: int) -> tuple[int, int]:
@@ -214,34 +215,39 @@ class ServedArray:
 
     def find(self, key: str) -> tuple[int, ...] | None:
         """Return the index of the chunk under a key; ``None`` for no such key, and for a missing chunk."""
-        found = self.record(key)
-        return None if found is None else found[0]
-
-    def record(self, key: str) -> tuple[tuple[int, ...], tuple[SourceTable, int, int, int]] | None:
-        """Return the index and the record of the chunk under a key, as :meth:`find` does."""
-        manifest = self.array.manifest
-        shape = manifest.shape_chunk_grid
-        index = self.keys.index(key, len(shape))
-        if index is None:
-            return None
-        for number, count in zip(index, shape, strict=True):
-            if number >= count:
-                return None
-        found = manifest.record(index)
-        return (index, found) if found[1] >= 0 else None
-
-    def source(self, sources: SourceTable, row: int) -> tuple[str, Stamp | None]:
-        """Return the URL and the stamp of a row of the source table; those of the last rows asked for are kept."""
-        known = self._rows.get(row)
-        if known is None or known[0] is not sources:
-            if len(self._rows) >= _KEPT_ROWS:
-                self._rows.clear()
-            known = self._rows[row] = sources, sources.url(row), sources.stamp(row) or None
-        return known[1:]
+        found = self.reference(key)
+        return None if found is None else found.chunk
 
     @cached_property
-    def _rows(self) -> dict[int, tuple[SourceTable, str, Stamp | None]]:
-        return {}
+    def prefix(self) -> str:
+        """What the keys of its chunks begin with; nothing does where it has no dimensions."""
+        return f"{self.path}/{self.keys.lead}" if self._shape else "/"
+
+    def reference(self, key: str) -> Reference | None:
+        """Return the chunk under a key; ``None`` as :meth:`find` does."""
+        return self._reference(self.index(key))
+
+    def index(self, key: str) -> tuple[int, ...] | None:
+        """Return the index of the chunk that a key spells, missing or not; ``None`` where it is none of the array."""
+        return self._inside(self.keys.index(key, len(self._shape)))
+
+    def spelled(self, numbers: str) -> Reference | None:
+        """Return the chunk whose key is :attr:`prefix` and these numbers; ``None`` as :meth:`find` does."""
+        return self._reference(self._inside(self.keys.numbers(numbers, len(self._shape))))
+
+    def _inside(self, index: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if index is None or not all(map(lt, index, self._shape)) else index
+
+    def _reference(self, index: tuple[int, ...] | None) -> Reference | None:
+        if index is None:
+            return None
+        sources, row, length, offset = self.array.manifest.record(index)
+        return Reference(self, index, sources, row, length, offset) if row >= 0 else None
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        """Number of chunks along each axis."""
+        return self.array.manifest.shape_chunk_grid
 
     @cached_property
     def _bytes_of_each(self) -> int | None:
@@ -298,3 +304,14 @@ class ServedArray:
             return
         rest = present[lead]
         yield from map(str, np.flatnonzero(rest.any(axis=tuple(range(1, rest.ndim)))).tolist())
+
+
+class Reference(NamedTuple):
+    """One chunk of an array that a store serves: where its bytes are."""
+
+    served: ServedArray
+    chunk: tuple[int, ...]
+    sources: SourceTable
+    row: int
+    length: int
+    offset: int

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 import xarray as xr
@@ -14,6 +17,7 @@ from tests.xarray.conftest import CHUNKS, Archive, field
 from tests.xarray.test_virtual_operations import SAFE
 from tests.xarray.toyformat import ToyParser, write_toy
 from virtualchunks.errors import CombineError, FormatError, SourceUnavailableError, URLError
+from virtualchunks.xarray.executors import chosen, turn_of
 
 opened = partial(vc.open_virtual_mfdataset, parser=ToyParser())
 
@@ -64,6 +68,62 @@ def test_a_new_dimension_keeps_every_file(archive: Archive):
 @pytest.mark.parametrize("parallel", [False, True, 1, 3, ThreadPoolExecutor, "dask"], ids=str)
 def test_executors(archive: Archive, parallel):
     assert_whole(archive, opened(archive.paths, combine="nested", concat_dim="time", parallel=parallel))
+
+
+class CountingParser(ToyParser):
+    """Counts how many threads parse at a time, and which."""
+
+    lock = threading.Lock()
+    now = most = 0
+    threads: ClassVar[set[int]] = set()
+
+    def __call__(self, url: str, registry: Any) -> Any:
+        kind = type(self)
+        with self.lock:
+            kind.now, kind.most = kind.now + 1, max(kind.most, kind.now + 1)
+            kind.threads.add(threading.get_ident())
+        time.sleep(0.01)
+        try:
+            return super().__call__(url, registry)
+        finally:
+            with self.lock:
+                kind.now -= 1
+
+
+@pytest.fixture
+def counting() -> type[CountingParser]:
+    CountingParser.most = 0
+    CountingParser.threads.clear()
+    return CountingParser
+
+
+@pytest.mark.parametrize("parallel", [8, True, ThreadPoolExecutor])
+def test_threads_take_turns_at_local_files(archive: Archive, counting: type[CountingParser], parallel: Any):
+    assert_whole(archive, vc.open_virtual_mfdataset(archive.paths, parser=counting(), parallel=parallel))
+    assert counting.most == 1
+    assert threading.get_ident() not in counting.threads
+
+
+@pytest.mark.parametrize("parallel", [None, "auto", False])
+def test_local_files_are_opened_in_this_thread(archive: Archive, counting: type[CountingParser], parallel: Any):
+    assert_whole(archive, vc.open_virtual_mfdataset(archive.paths, parser=counting(), parallel=parallel))
+    assert counting.threads == {threading.get_ident()}
+
+
+def test_without_a_global_lock_threads_run_side_by_side(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert chosen(None, ["file:///a", "file:///b"]) is True
+    assert turn_of(8) is None
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    assert chosen(None, ["file:///a", "file:///b"]) is False
+    assert turn_of(8) is not None
+    assert turn_of(False) is turn_of("processes") is turn_of(1) is None
+
+
+def test_remote_files_are_opened_in_threads():
+    assert chosen(None, [f"https://data.example/{number}" for number in range(100)]) == 32
+    assert chosen("auto", ["s3://bucket/a", "file:///a"]) == 1
+    assert chosen(True, ["s3://bucket/a"]) is True
 
 
 def test_an_executor_is_left_running(archive: Archive):

@@ -208,22 +208,21 @@ def _unpacker(document: Codec, codec: Any, room: Room) -> Callable[[Any], Any] |
     if not type(codec).__module__.startswith("zarr.codecs"):
         return None
     if name == "numcodecs.shuffle":
-        return partial(_unshuffled, codec.codec_config["elementsize"])
+        import numcodecs
+
+        return partial(_unshuffled, numcodecs.Shuffle(codec.codec_config["elementsize"]))
     decode = decompressor(name, getattr(codec, "codec_config", {}))
     return None if decode is None else lambda data: decode(data, room)
 
 
-def _unshuffled(size: int, data: Any) -> Any:
+def _unshuffled(codec: Any, data: Any) -> Any:
     """Return bytes in the order of elements, which came as all first bytes, all second bytes and so on."""
     planes = np.frombuffer(data, dtype=np.uint8)
-    if size <= 1:
+    if codec.elementsize <= 1:
         return planes
-    if planes.size % size:
-        raise ValueError(f"{planes.size} bytes are not shuffled elements of {size} bytes")
-    elements = np.empty((planes.size // size, size), dtype=np.uint8)
-    for place, plane in enumerate(planes.reshape(size, -1)):
-        elements[:, place] = plane
-    return elements.reshape(-1)
+    if planes.size % codec.elementsize:
+        raise ValueError(f"{planes.size} bytes are not shuffled elements of {codec.elementsize} bytes")
+    return codec.decode(planes)
 
 
 def _plain_elements(encoding: ChunkEncoding, steps: int) -> np.dtype[Any] | None:

@@ -5,25 +5,23 @@ To find the parser of a file is to look at its first bytes, and to parse it begi
 object, with the stamp that came with it: the reader takes it for the answer to its own first request, and every later
 one is compared with it.
 
-Files on local disks are not kept: there a second look costs nothing, and one descriptor has to give both bytes and
-stamp.
+The answers that this reader is given to all its requests are kept, too, until the file is open
+(:mod:`virtualchunks.reading.kept`): its coordinates are loaded from them. Of a file on a local disk nothing is kept but
+its descriptor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from virtualchunks.errors import ShortReadError
+from virtualchunks.reading.kept import at_hand, kept
 from virtualchunks.reading.requests import Answer, get, head
 
 if TYPE_CHECKING:
     from virtualchunks.registry import Location
-
-#: The answer that waits for its reader, at most one, where there is somebody to hand it on.
-_KEPT: ContextVar[list[tuple[Location, Answer]] | None] = ContextVar("virtualchunks-beginnings", default=None)
 
 
 @contextmanager
@@ -42,11 +40,8 @@ def kept_beginnings() -> Iterator[None]:
     ...     beginning(location, 8) is first, beginning(location, 8) is first
     (True, False)
     """
-    token = _KEPT.set([])
-    try:
+    with kept():
         yield
-    finally:
-        _KEPT.reset(token)
 
 
 def look(location: Location, needed: int, wanted: int) -> Answer:
@@ -66,11 +61,11 @@ def look(location: Location, needed: int, wanted: int) -> Answer:
     Answer
         As many bytes as the object has of them, and its stamp.
     """
-    kept = _KEPT.get()
-    if kept is None:
+    keeper = at_hand()
+    if keeper is None:
         return _ask(location, needed)
     answer = _ask(location, wanted)
-    kept[:] = [(location, answer)]
+    keeper.beginning = location, answer
     return answer
 
 
@@ -94,11 +89,14 @@ def beginning(location: Location, wanted: int) -> Answer:
     SourceUnavailableError
         If the bytes cannot be had.
     """
-    kept = _KEPT.get()
-    if kept:
-        known, answer = kept.pop()
-        if known.store is location.store and known.key == location.key:
-            return answer
+    keeper = at_hand()
+    if keeper is None:
+        return _ask(location, wanted)
+    keeper.watch(location)
+    waiting, keeper.beginning = keeper.beginning, None
+    if waiting is not None and waiting[0].store is location.store and waiting[0].key == location.key:
+        keeper.add(location, 0, waiting[1])
+        return waiting[1]
     return _ask(location, wanted)
 
 

@@ -130,17 +130,24 @@ def transcode(array: ManifestArray, index: Sequence[int], data: Any) -> bytes:
     DecodeError
         If the bytes do not decode to a block that holds the cell.
     """
-    return encode_cell(array.metadata, index, read_chunk_block(array, index, data))
+    return bytes(encode_cell(array.metadata, index, read_chunk_block(array, index, data)))
 
 
-def encode_cell(metadata: ArrayMetadata, index: Sequence[int], cell: Block) -> bytes:
-    """Return the values of a cell as :func:`transcode` does."""
+def encode_cell(metadata: ArrayMetadata, index: Sequence[int], cell: Block) -> bytes | memoryview:
+    """Return the values of a cell as :func:`transcode` does, without a copy where they are in memory just so."""
     nominal = metadata.grid.nominal_shape(index)
     if cell.shape != nominal:
         padded = np.full(nominal, metadata.fill_value, dtype=metadata.dtype)
         padded[tuple(slice(0, length) for length in cell.shape)] = cell
         cell = padded
+    if cell.flags.c_contiguous and cell.size and _is_plain(cell.dtype):
+        return memoryview(cell.reshape(-1).view(np.uint8)).toreadonly()
     return encode_block(cell, metadata.transcoded().encoding)
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Return whether the bytes of elements in memory are those of little-endian numbers."""
+    return dtype.kind in "iufcmM" and dtype.newbyteorder("<").str == dtype.str
 
 
 @contextmanager
@@ -151,22 +158,36 @@ def placed(
     chunk: Sequence[int] | None = None,
     span: tuple[int, int] | None = None,
 ) -> Iterator[None]:
-    """Give the errors of virtualchunks that leave the block the place where they arose, as far as they lack it.
+    """Give the errors of virtualchunks that leave the block the place where they arose; see :func:`give_place`."""
+    try:
+        yield
+    except VirtualChunksError as error:
+        give_place(error, url=url, variable=variable, chunk=chunk, span=span)
+        raise
+
+
+def give_place(
+    error: VirtualChunksError,
+    *,
+    url: str | None = None,
+    variable: str | None = None,
+    chunk: Sequence[int] | None = None,
+    span: tuple[int, int] | None = None,
+) -> None:
+    """Give an error the place where it arose, as far as it lacks it.
 
     Parameters
     ----------
+    error
+        The error.
     url, variable, chunk
         As for :class:`~virtualchunks.errors.VirtualChunksError`.
     span
         Offset and length of the bytes concerned; named in the message of errors that name no bytes.
     """
-    try:
-        yield
-    except VirtualChunksError as error:
-        error.url = error.url or url
-        error.variable = error.variable or variable
-        if error.chunk is None and chunk is not None:
-            error.chunk = tuple(chunk)
-        if span is not None and isinstance(error, DecodeError) and " at offset " not in error.message:
-            error.message += f"; they are {span[1]} bytes at offset {span[0]}"
-        raise
+    error.url = error.url or url
+    error.variable = error.variable or variable
+    if error.chunk is None and chunk is not None:
+        error.chunk = tuple(chunk)
+    if span is not None and isinstance(error, DecodeError) and " at offset " not in error.message:
+        error.message += f"; they are {span[1]} bytes at offset {span[0]}"

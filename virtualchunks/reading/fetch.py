@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from virtualchunks.errors import ManifestError, ShortReadError, SourceChangedError, SourceUnavailableError
+from virtualchunks.reading.kept import at_hand
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.ranges import COALESCING, REMOTE, Coalescing, Plan, plan
 from virtualchunks.reading.requests import Answer, aget, get
 from virtualchunks.reading.stamps import compare
 from virtualchunks.reading.tally import Tally
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 
@@ -82,6 +84,34 @@ def fetch(
 
 
 def _fetch_at(
+    location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None, tally: Tally | None
+) -> list[memoryview]:
+    keeper = at_hand()
+    few = None if keeper is None else _plain(ranges)
+    if keeper is None or few is None:
+        return _ask(location, ranges, stamp, coalescing, tally)
+    if location.path is not None:
+        return _fetch_few(location, few, stamp, tally)
+    found = keeper.find(location, few, stamp)
+    missing = [wanted for wanted, data in zip(few, found, strict=True) if data is None]
+    fetched = iter(_ask(location, missing, stamp, coalescing, tally) if missing else ())
+    return [next(fetched) if data is None else data for data in found]
+
+
+def _fetch_few(
+    location: Location, ranges: list[tuple[int, int]], stamp: Stamp | None, tally: Tally | None
+) -> list[memoryview]:
+    """Read a few ranges of a local file that is being opened, with its one descriptor: there is nothing to merge."""
+    stops = [offset + length for offset, length in ranges]
+    check_extent(location, max(stops, default=0), stamp)
+    _count(tally, len(ranges), sum(length for _, length in ranges))
+    with LocalFile(location) as file:
+        data = [file.read(offset, stop) for (offset, _), stop in zip(ranges, stops, strict=True)]
+        file.check(stamp)
+    return [memoryview(part) for part in data]
+
+
+def _ask(
     location: Location, ranges: Ranges, stamp: Stamp | None, coalescing: Coalescing | None, tally: Tally | None
 ) -> list[memoryview]:
     single = _single(ranges)
@@ -201,16 +231,27 @@ def _count(tally: Tally | None, requests: int, count: int) -> None:
 
 def _single(ranges: Ranges) -> tuple[int, int] | None:
     """The range, where there is exactly one and nothing is wrong with it."""
-    if not isinstance(ranges, list) or len(ranges) != 1 or type(ranges[0]) is not tuple or len(ranges[0]) != 2:
-        return None
-    offset, length = ranges[0]
-    good = type(offset) is int and type(length) is int and offset >= 0 <= length and offset + length < 2**63
-    return (offset, length) if good else None
+    one = _plain(ranges, most=1)
+    return one[0] if one else None
+
+
+def _plain(ranges: Ranges, most: int = 64) -> list[tuple[int, int]] | None:
+    """The ranges, where they are a list of a few and nothing is wrong with any."""
+    good = isinstance(ranges, list) and len(ranges) <= most and all(map(_is_range, ranges))
+    return list(ranges) if good else None
+
+
+def _is_range(wanted: object) -> bool:
+    if type(wanted) is not tuple or len(wanted) != 2:
+        return False
+    offset, length = wanted
+    return type(offset) is int and type(length) is int and offset >= 0 <= length and offset + length < 2**63
 
 
 def _fetch_one(location: Location, offset: int, length: int, stamp: Stamp | None) -> memoryview:
     """Read one range, as stores ask for it chunk by chunk: there is nothing to merge."""
-    start, stop = _one_range(location, offset, length, stamp)
+    start, stop = offset, offset + length
+    check_extent(location, stop, stamp)
     if start == stop:
         return memoryview(b"")
     if location.path is None:
@@ -222,7 +263,8 @@ def _fetch_one(location: Location, offset: int, length: int, stamp: Stamp | None
 
 
 async def _afetch_one(location: Location, offset: int, length: int, stamp: Stamp | None) -> memoryview:
-    start, stop = _one_range(location, offset, length, stamp)
+    start, stop = offset, offset + length
+    check_extent(location, stop, stamp)
     if location.path is None and start < stop:
         return (await aget(location, start, stop, stamp)).data
     if length <= SHORT:
@@ -230,17 +272,18 @@ async def _afetch_one(location: Location, offset: int, length: int, stamp: Stamp
     return await asyncio.to_thread(_fetch_one, location, offset, length, stamp)
 
 
-def _one_range(location: Location, offset: int, length: int, stamp: Stamp | None) -> tuple[int, int]:
-    start, stop = offset, offset + length
+def check_extent(location: Location, stop: int, stamp: Stamp | None) -> None:
+    """Raise if bytes are asked for that the object did not have when it was parsed.
+
+    Raises
+    ------
+    ShortReadError
+        Naming both.
+    """
     if stamp is not None and stamp.size is not None and stop > stamp.size:
-        raise _beyond(location, stop, stamp.size)
-    return start, stop
-
-
-def _beyond(location: Location, stop: int, size: int) -> ShortReadError:
-    return ShortReadError(
-        f"asked for bytes up to {stop} of {location.url}, which had {size} when parsed", url=location.url
-    )
+        raise ShortReadError(
+            f"asked for bytes up to {stop} of {location.url}, which had {stamp.size} when parsed", url=location.url
+        )
 
 
 def _prepare(
@@ -279,8 +322,7 @@ def prepare(
     """
     limits = COALESCING.get(type(location.store).__name__, REMOTE) if coalescing is None else coalescing
     todo = plan(offsets, lengths, limits)
-    if stamp is not None and stamp.size is not None and len(todo) and int(todo.stops.max()) > stamp.size:
-        raise _beyond(location, int(todo.stops.max()), stamp.size)
+    check_extent(location, int(todo.stops.max(initial=0)), stamp)
     return todo, limits
 
 
@@ -365,7 +407,7 @@ def _get_all(location: Location, todo: Plan, stamp: Stamp | None, limits: Coales
     requests = list(zip(todo.starts.tolist(), todo.stops.tolist(), strict=True))
     if len(requests) <= 1 or limits.concurrency <= 1:
         return [get(location, start, stop, stamp) for start, stop in requests]
-    with ThreadPoolExecutor(min(limits.concurrency, len(requests)), "virtualchunks-fetch") as pool:
+    with letting_others(), ThreadPoolExecutor(min(limits.concurrency, len(requests)), "virtualchunks-fetch") as pool:
         waiting = [pool.submit(get, location, start, stop, stamp) for start, stop in requests]
         try:
             return [future.result() for future in waiting]

@@ -8,6 +8,7 @@ import threading
 from typing import Self
 
 from virtualchunks.errors import ReadError, ShortReadError, SourceChangedError, SourceUnavailableError
+from virtualchunks.reading.kept import at_hand
 from virtualchunks.reading.stamps import compare, local_stamp
 from virtualchunks.registry import Location
 from virtualchunks.sources import Stamp
@@ -46,7 +47,7 @@ class LocalFile:
         self._lock = threading.Lock()
         self._descriptor = -1
         try:
-            self._descriptor = _open(location.path)
+            self._descriptor = _shared(location.path)
             status = os.fstat(self._descriptor)
         except OSError as error:
             raise _unreadable(error, self.url) from error
@@ -56,6 +57,7 @@ class LocalFile:
             raise SourceUnavailableError(f"{kind}, not a file: name the file itself", url=self.url)
         self.stamp: Stamp = local_stamp(status)
         self._state = _state(status)
+        self._identity = _identity(status)
         self.size = status.st_size  # the files of /proc have none, and none of their bytes are read
 
     def __enter__(self) -> Self:
@@ -127,6 +129,13 @@ class LocalFile:
         if difference:
             raise SourceChangedError(f"{self.url} changed: {difference}: parse it again", url=self.url)
 
+    def is_at(self, path: str) -> bool:
+        """Return whether a path leads to this very file, and it still is what it was when it was opened."""
+        try:
+            return _identity(os.stat(path)) == self._identity
+        except OSError:
+            return False
+
     def _named(self) -> os.stat_result:
         """What the path names now."""
         try:
@@ -145,6 +154,24 @@ class LocalFile:
 def _state(status: os.stat_result) -> tuple[int, ...]:
     """What a stamp is made of, quick to compare."""
     return status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file in one state apart from all others."""
+    return status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns, status.st_dev
+
+
+def _shared(path: str) -> int:
+    """Open a path, or take the descriptor of the same path that this opening of a file has already."""
+    keeper = at_hand()
+    if keeper is None:
+        return _open(path)
+    known = keeper.descriptor(path)
+    if known is not None:
+        return known
+    opened = _open(path)
+    keeper.keep_descriptor(path, opened)
+    return opened
 
 
 def _open(path: str) -> int:

@@ -24,8 +24,10 @@ from obstore.exceptions import (
 )
 
 from virtualchunks.errors import ReadError, ShortReadError, SourceChangedError, SourceUnavailableError
+from virtualchunks.reading.kept import note
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.stamps import compare, conditions, stamp_of
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import Location
 from virtualchunks.sources import Stamp
 
@@ -91,11 +93,14 @@ def get(location: Location, start: int, stop: int, stamp: Stamp | None = None, *
     """
     guard_fork(location)
     try:
-        result = location.store.get(location.key, options={"range": (start, stop), **conditions(stamp)})
-        data = memoryview(result.buffer())
+        with letting_others():
+            result = location.store.get(location.key, options={"range": (start, stop), **conditions(stamp)})
+            data = memoryview(result.buffer())
     except STORE_ERRORS as error:
         raise unreadable(location, start, stop, stamp, error) from error
-    return _checked(location, start, stop, stamp, result, data, upto=upto)
+    answer = _checked(location, start, stop, stamp, result, data, upto=upto)
+    note(location, start, answer)
+    return answer
 
 
 async def aget(location: Location, start: int, stop: int, stamp: Stamp | None = None) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ _NAMES = tuple(entry.name for entry in fields(ReadStats))
 class Tally:
     """Counts that any number of threads add to.
 
-    Every thread counts for itself, so that there is no lock which a fork could leave behind held.
+    Every thread counts for itself, so that there is no lock which a fork could leave behind held. A pickle of it has
+    counted nothing.
 
     Examples
     --------
@@ -53,13 +55,26 @@ class Tally:
         self._by_thread: dict[int, list[int]] = {}
         self._before = (0,) * len(_NAMES)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
     def add(self, *, requests: int = 0, bytes: int = 0, chunks: int = 0, cache_hits: int = 0) -> None:
         """Add to the counts."""
-        own = self._by_thread.setdefault(threading.get_ident(), [0] * len(_NAMES))
+        own = self._by_thread.get(threading.get_ident())
+        if own is None:
+            own = self._by_thread.setdefault(threading.get_ident(), [0] * len(_NAMES))
         own[0] += requests
         own[1] += bytes
         own[2] += chunks
         own[3] += cache_hits
+
+    def chunk(self) -> None:
+        """Add one chunk to the counts."""
+        own = self._by_thread.get(threading.get_ident())
+        if own is None:
+            self.add(chunks=1)
+        else:
+            own[2] += 1
 
     def stats(self, *, reset: bool = False) -> ReadStats:
         """Return the counts.

@@ -1,8 +1,9 @@
-"""Reading several whole arrays of one object together: coordinates lie side by side in it, so one request is enough."""
+"""Reading several whole arrays together: coordinates lie side by side in one object, so one request is enough."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ import numpy.typing as npt
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import DecodeError
 from virtualchunks.manifest import ChunkManifest
+from virtualchunks.reading.decode import decode_cell, placed, row_encoding
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.values import read_values
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.sources import SourceTable
+from virtualchunks.sources import SourceTable, Stamp
+
+#: Bytes of a single array above which they are decoded as they come, rather than when all are there.
+LARGE = 16 << 20
 
 
 def read_together(arrays: Mapping[str, ManifestArray], registry: ObjectStoreRegistry) -> dict[str, npt.NDArray[Any]]:
@@ -37,26 +42,75 @@ def read_together(arrays: Mapping[str, ManifestArray], registry: ObjectStoreRegi
     ReadError, NotGrantedError, DecodeError
         As :func:`~virtualchunks.reading.values.read_values`.
     """
-    manifests = {name: array.manifest.compact() for name, array in arrays.items()}
-    tables = [manifest.sources for manifest in manifests.values()]
-    objects = {(table.url(row), table.stamp(row)) for table in tables for row in range(len(table)) if table.url(row)}
-    if len(arrays) > 1 and len(objects) == 1:
-        [(url, stamp)] = objects
-        spans = [span for manifest in manifests.values() for span in _spans(manifest)]
-        data = iter(fetch(registry, url, spans, stamp or None))
-        manifests = {name: _held(manifest, data) for name, manifest in manifests.items()}
-    return {
-        name: _values(array, ManifestArray(array.metadata, manifests[name]), registry, name)
-        for name, array in arrays.items()
-    }
+    wanted = {name: _Only.of(array) or _Several.of(array) for name, array in arrays.items()}
+    objects = {place for parts in wanted.values() for place in parts.objects}
+    alone = len(arrays) == 1 and sum(array.nbytes for array in arrays.values()) > LARGE
+    if len(objects) != 1 or alone:
+        return {name: read_values(array, registry, name=name) for name, array in arrays.items()}
+    [(url, stamp)] = objects
+    spans = [span for parts in wanted.values() for span in parts.spans]
+    data = iter(fetch(registry, url, spans, stamp or None))
+    return {name: wanted[name].values(array, registry, name, data) for name, array in arrays.items()}
 
 
-def _values(array: ManifestArray, held: ManifestArray, registry: ObjectStoreRegistry, name: str) -> npt.NDArray[Any]:
-    """Return the values of an array whose bytes are held in memory."""
-    try:
-        return read_values(held, registry, name=name)
-    except DecodeError:
-        return read_values(array, registry, name=name)  # raises as well, and names the place in the object
+@dataclass(frozen=True)
+class _Only:
+    """The one chunk of an array, which lies in an object: decoded without a look at its chunk grid."""
+
+    objects: tuple[tuple[str, Stamp], ...]
+    spans: tuple[tuple[int, int], ...]
+    row: int
+
+    @classmethod
+    def of(cls, array: ManifestArray) -> _Only | None:
+        """Return it, or ``None`` where there are several, or the only one is missing, empty or in memory."""
+        manifest = array.manifest
+        if manifest.records.size != 1:
+            return None
+        row, length, offset = manifest.records.item()
+        url = manifest.sources.url(row) if row >= 0 and length else ""
+        return cls(((url, manifest.sources.stamp(row)),), ((offset, length),), row) if url else None
+
+    def values(
+        self, array: ManifestArray, registry: ObjectStoreRegistry, name: str, data: Iterator[memoryview]
+    ) -> npt.NDArray[Any]:
+        """Return the values of the array, the bytes of which come next."""
+        metadata, index = array.metadata, (0,) * array.ndim
+        encoding = row_encoding(metadata, array.manifest.sources, self.row)
+        with placed(url=self.objects[0][0], variable=name, chunk=index, span=self.spans[0]):
+            values = decode_cell(metadata, encoding, index, next(data))
+        return values if values.flags.owndata and values.flags.writeable else values.copy()
+
+
+@dataclass(frozen=True)
+class _Several:
+    """The chunks of an array, which may lie in objects, in memory, or be missing."""
+
+    manifest: ChunkManifest
+    objects: tuple[tuple[str, Stamp], ...]
+
+    @classmethod
+    def of(cls, array: ManifestArray) -> _Several:
+        """Return them, over the source rows in use."""
+        manifest = array.manifest.compact()
+        table = manifest.sources
+        return cls(manifest, tuple((table.url(row), table.stamp(row)) for row in range(len(table)) if table.url(row)))
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Offset and length of the chunks that lie in an object."""
+        records = self.manifest.records.reshape(-1)[_distant(self.manifest)]
+        return list(zip(records["offset"].tolist(), records["length"].tolist(), strict=True))
+
+    def values(
+        self, array: ManifestArray, registry: ObjectStoreRegistry, name: str, data: Iterator[memoryview]
+    ) -> npt.NDArray[Any]:
+        """Return the values of the array, the bytes of whose distant chunks come next."""
+        held = ManifestArray(array.metadata, _held(self.manifest, data))
+        try:
+            return read_values(held, registry, name=name)
+        except DecodeError:
+            return read_values(array, registry, name=name)  # raises as well, and names the place in the object
 
 
 def _distant(manifest: ChunkManifest) -> npt.NDArray[np.bool_]:
@@ -66,12 +120,7 @@ def _distant(manifest: ChunkManifest) -> npt.NDArray[np.bool_]:
     return (source >= 0) & elsewhere[source] if len(elsewhere) else np.zeros(source.shape, dtype=bool)
 
 
-def _spans(manifest: ChunkManifest) -> list[tuple[int, int]]:
-    records = manifest.records.reshape(-1)[_distant(manifest)]
-    return list(zip(records["offset"].tolist(), records["length"].tolist(), strict=True))
-
-
-def _held(manifest: ChunkManifest, data: Any) -> ChunkManifest:
+def _held(manifest: ChunkManifest, data: Iterator[memoryview]) -> ChunkManifest:
     """Return the manifest with the next chunks of `data` in memory, each row of its sources a buffer of its chunks."""
     records = manifest.records.copy()
     flat = records.reshape(-1)  # a view: a copy is contiguous

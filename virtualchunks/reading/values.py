@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ import numpy.typing as npt
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import decode_block, leaves_threads_running
 from virtualchunks.encoding import ChunkEncoding
-from virtualchunks.errors import ManifestError
+from virtualchunks.errors import ManifestError, VirtualChunksError
 from virtualchunks.grid import IntArray
 from virtualchunks.metadata import ArrayMetadata
+from virtualchunks.reading.blocks import BlockCache, own
 from virtualchunks.reading.cuts import selector
-from virtualchunks.reading.decode import cell_of, placed, row_encoding, transcode
+from virtualchunks.reading.decode import cell_of, give_place, placed, row_encoding, transcode
 from virtualchunks.reading.fetch import fetch, fetch_each
 from virtualchunks.reading.placing import FEWEST, layout_of, place
 from virtualchunks.reading.planning import Group, Touched
@@ -37,7 +39,7 @@ OBJECTS_AT_ONCE = 16
 WORTH_A_THREAD = 256 << 10
 #: Shapes of chunks, in irregular grids, that are told apart to put chunks into place together.
 MOST_SHAPES = 8
-#: Threads that decode.
+#: Threads that decode, unless zarr's setting says how many.
 DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -48,6 +50,7 @@ def read_values(
     *,
     name: str | None = None,
     tally: Tally | None = None,
+    cache: BlockCache | None = None,
 ) -> npt.NDArray[Any]:
     """Read the values of a selection of an array.
 
@@ -63,6 +66,8 @@ def read_values(
         What errors call the array.
     tally
         Where requests, bytes and chunks are counted.
+    cache
+        Blocks that were decoded before, and that other reads may need again.
 
     Returns
     -------
@@ -94,12 +99,12 @@ def read_values(
         if complete
         else np.full(touched.size, array.metadata.fill_value, dtype=array.dtype)
     )
-    _Reading(array, touched, out, registry, name, tally).run()
+    Reading(array, touched, out, registry, name, tally, cache).run()
     return out.reshape(tuple(cut.size for cut in touched.cuts if not cut.dropped))
 
 
 @dataclass(frozen=True, eq=False)
-class _Reading:
+class Reading:
     """One call of :func:`read_values`: the chunks touched, and where their values go."""
 
     array: ManifestArray
@@ -108,6 +113,7 @@ class _Reading:
     registry: ObjectStoreRegistry
     name: str | None
     tally: Tally | None
+    cache: BlockCache | None = None
 
     def run(self) -> None:
         """Read everything: chunks in memory first, then object by object."""
@@ -120,6 +126,9 @@ class _Reading:
     def fetch(self, group: Group) -> None:
         """Read the chunks of one object."""
         sources = self.touched.sources
+        group = self.uncached(group)
+        if not len(group.chunks):
+            return
         url = sources.url(group.row)
         chunk = self.indices(group.chunks)[0] if len(group.chunks) == 1 else None
         offsets, lengths = group.records["offset"].astype(np.int64), group.records["length"].astype(np.int64)
@@ -138,13 +147,13 @@ class _Reading:
 
     def use(self, group: Group, members: IntArray, offsets: IntArray, data: memoryview) -> None:
         """Put chunks of a group into place, which begin at ascending offsets of some bytes."""
-        if len(members) >= FEWEST:
+        if len(members) >= FEWEST and self.cache is None:
             left = self.place(group, members, offsets, data)
             members, offsets = members[left], offsets[left]
         if not len(members):
             return
         encodings = self.encodings(group)
-        threads = min(DECODING_THREADS, len(members), int(len(data) // WORTH_A_THREAD))
+        threads = min(decoding_threads(), len(members), int(len(data) // WORTH_A_THREAD))
         if threads < 2 or self.out.dtype.kind in "OT" or not all(map(leaves_threads_running, encodings.values())):
             self.decode(group, encodings, members, offsets, data)
             return
@@ -201,20 +210,51 @@ class _Reading:
     ) -> None:
         """Decode chunks one by one and put them into place, each distinct block decoded once."""
         records, url = group.records[members], self.touched.sources.url(group.row) or None
-        blocks, chunks = Blocks(self.array.metadata), group.chunks[members]
+        blocks, chunks = Blocks(self.array.metadata, self.cache), group.chunks[members]
+        stamp = self.touched.sources.stamp(group.row)
+        blocks.source = (url, stamp) if url and stamp else None
         places, indices = self.places(chunks), self.indices(chunks)
         rows = [group.row] * len(members) if len(encodings) == 1 else records["source"].tolist()
         spans = zip(records["offset"].tolist(), records["length"].tolist(), strict=True)
         for where, index, span, row, start in zip(places, indices, spans, rows, offsets.tolist(), strict=True):
-            with placed(url=url, variable=self.name, chunk=index, span=span):
+            try:
                 cell = blocks.cell(encodings[row], index, span, data[start : start + span[1]])
+            except VirtualChunksError as error:
+                give_place(error, url=url, variable=self.name, chunk=index, span=span)
+                raise
             self.put(where, cell)
+
+    def uncached(self, group: Group) -> Group:
+        """Put the chunks into place whose blocks are known already; return the others."""
+        cache = self.cache
+        if cache is None or not len(cache):
+            return group
+        url, blocks, encodings = self.touched.sources.url(group.row), Blocks(self.array.metadata), self.encodings(group)
+        source = url, self.touched.sources.stamp(group.row)
+        left = np.ones(len(group.chunks), dtype=bool)
+        rows = group.records["source"].tolist()
+        spans = zip(group.records["offset"].tolist(), group.records["length"].tolist(), strict=True)
+        chunks = zip(self.places(group.chunks), self.indices(group.chunks), spans, rows, strict=True)
+        for number, (where, index, span, row) in enumerate(chunks):
+            block = cache.get((source, *blocks.key(encodings[row], index, span)))
+            if block is not None:
+                self.put(where, blocks.cell_of(encodings[row], index, block))
+                left[number] = False
+        hits = int(len(left) - np.count_nonzero(left))
+        if self.tally is not None and hits:
+            self.tally.add(chunks=hits, cache_hits=hits)
+        return Group(group.row, group.chunks[left], group.records[left])
 
     def places(self, chunks: IntArray) -> list[tuple[int, ...]]:
         """Return where chunks are among those touched, axis by axis."""
         if not self.touched.shape:
             return [()] * len(chunks)
         return list(zip(*(axis.tolist() for axis in np.unravel_index(chunks, self.touched.shape)), strict=True))
+
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether the elements taken of each chunk, and their places, are at a constant distance."""
+        return not any(cut.odd for cut in self.touched.cuts)
 
     def indices(self, chunks: IntArray) -> list[tuple[int, ...]]:
         """Return the indices of chunks in the grid of the whole array."""
@@ -227,6 +267,10 @@ class _Reading:
     def put(self, place: tuple[int, ...], block: npt.NDArray[Any]) -> None:
         """Write the elements selected of one cell into the result."""
         cuts = self.touched.cuts
+        if self.is_even:
+            pairs = list(zip(cuts, place, strict=True))
+            self.out[tuple([cut.places[i] for cut, i in pairs])] = block[tuple([cut.within[i] for cut, i in pairs])]
+            return
         within = [cut.within[i] for cut, i in zip(cuts, place, strict=True)]
         out = [cut.places[i] for cut, i in zip(cuts, place, strict=True)]
         self.out[selector(out, self.out.shape)] = block[selector(within, block.shape)]
@@ -235,31 +279,55 @@ class _Reading:
 class Blocks:
     """The last block that was decoded, and the last cell that was taken out of it, for the chunks that share it."""
 
-    def __init__(self, metadata: ArrayMetadata) -> None:
+    def __init__(self, metadata: ArrayMetadata, cache: BlockCache | None = None) -> None:
+        self.source: Any = None  # what the keys of a cache begin with; None where nothing tells versions apart
         self._metadata = metadata
+        self._cache = cache
         self._nominal = metadata.grid.chunk_shape if metadata.grid.is_regular else None
         self._block: tuple[Any, Any] = (None, None)
         self._cell: tuple[Any, Any] = (None, None)
+
+    def key(self, encoding: ChunkEncoding, index: tuple[int, ...], span: tuple[int, int]) -> tuple[Any, ...]:
+        """Return what tells the block of a chunk apart from the others of its object."""
+        shape = self._nominal if self._nominal is not None else self._metadata.grid.nominal_shape(index)
+        return span, encoding.block_key, shape if encoding.shape is None else encoding.shape
 
     def cell(
         self, encoding: ChunkEncoding, index: tuple[int, ...], span: tuple[int, int], data: Any
     ) -> npt.NDArray[Any]:
         """Return the cell of a chunk, or a block that begins with it."""
-        grid = self._metadata.grid
-        shape = self._nominal if self._nominal is not None else grid.nominal_shape(index)
-        key = span, encoding.block_key, shape if encoding.shape is None else encoding.shape
+        key = self.key(encoding, index, span)
         if key != self._block[0]:
-            self._block = key, decode_block(data, encoding, shape)
+            shape = self._nominal if self._nominal is not None else self._metadata.grid.nominal_shape(index)
+            block = decode_block(data, encoding, shape)
+            if self._cache is not None and self.source is not None:
+                block = own(block)
+                self._cache.put((self.source, *key), block)
+            self._block = key, block
             self._cell = None, None
-        block: npt.NDArray[Any] = self._block[1]
+        return self.cell_of(encoding, index, self._block[1])
+
+    def cell_of(self, encoding: ChunkEncoding, index: tuple[int, ...], block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the cell of a chunk out of its block, as :meth:`cell` does."""
         simple = encoding.packing is None and encoding.start is None and encoding.shape is None
         if simple and block.dtype == self._metadata.dtype:
             return block
-        place = encoding, grid.cell_shape(index)
+        place = encoding, self._metadata.grid.cell_shape(index), id(block)
         if place != self._cell[0]:
-            self._cell = place, cell_of(self._metadata, encoding, index, block)
-        cell: npt.NDArray[Any] = self._cell[1]
+            self._cell = place, (cell_of(self._metadata, encoding, index, block), block)
+        cell: npt.NDArray[Any] = self._cell[1][0]
         return cell
+
+
+def decoding_threads() -> int:
+    """Return how many threads decode the chunks of a request: what zarr's ``threading.max_workers`` says.
+
+    Where that is not set, there is one for each core, eight at most.
+    """
+    from zarr.core.config import config  # zarr is slow to import, and only decoding needs it
+
+    chosen = config.get("threading.max_workers", None)
+    return DECODING_THREADS if chosen is None else max(1, int(chosen))
 
 
 def _for_each[T](action: Callable[[T], None], items: Sequence[T], threads: int = OBJECTS_AT_ONCE) -> None:

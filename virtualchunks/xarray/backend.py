@@ -15,6 +15,8 @@ from xarray.backends import AbstractDataStore, BackendEntrypoint, StoreBackendEn
 
 from virtualchunks.group import ManifestGroup, subgroup
 from virtualchunks.parsing import Parser
+from virtualchunks.reading.blocks import BlockCache
+from virtualchunks.reading.tally import Tally
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import dimension_names, group_encoding
@@ -37,17 +39,28 @@ class GroupDataStore(AbstractDataStore):
         The group.
     registry
         What may be read.
+    cache, tally
+        As for :class:`~virtualchunks.xarray.lazy.ReferencedArray`.
     """
 
-    def __init__(self, group: ManifestGroup, registry: ObjectStoreRegistry) -> None:
+    def __init__(
+        self,
+        group: ManifestGroup,
+        registry: ObjectStoreRegistry,
+        cache: BlockCache | None = None,
+        tally: Tally | None = None,
+    ) -> None:
         self.group = group
         self.registry = registry
+        self.cache = cache
+        self.tally = tally
 
     def get_variables(self) -> dict[str, xr.Variable]:
         """Return the variables, none of whose values are read yet."""
         stored = {name: array.as_stored() for name, array in self.group.arrays.items()}
+        known = self.registry, self.cache, self.tally
         return {
-            name: lazy_variable(name, dimension_names(name, array), array, array.metadata.attributes, self.registry)
+            name: lazy_variable(name, dimension_names(name, array), array, array.metadata.attributes, *known)
             for name, array in stored.items()
         }
 
@@ -104,7 +117,8 @@ class VirtualChunksBackend(BackendEntrypoint):
         """Open one group of a file; see :func:`xarray.open_dataset` and :func:`virtualchunks.open_virtual_dataset`."""
         root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables, isolate)
         options = {"drop_variables": drop_variables, **decoding}
-        return _dataset(subgroup(root, group, source), granted, source, options)
+        kept = _kept(filename_or_obj, granted)
+        return _dataset(subgroup(root, group, source), granted, source, options, kept)
 
     def open_groups_as_dict(
         self,
@@ -122,7 +136,8 @@ class VirtualChunksBackend(BackendEntrypoint):
         root, granted, source = _opened(filename_or_obj, registry, parser, strict, drop_variables, isolate)
         options = {"drop_variables": drop_variables, **decoding}
         nodes = subgroup(root, group, source).walk()
-        return {f"/{path}": _dataset(node, granted, source, options) for path, node in nodes}
+        kept = _kept(filename_or_obj, granted)
+        return {f"/{path}": _dataset(node, granted, source, options, kept) for path, node in nodes}
 
     def open_datatree(self, filename_or_obj: Any, *, drop_variables: Any = None, **options: Any) -> xr.DataTree:
         """Open every group of a file as a DataTree; see :func:`xarray.open_datatree`."""
@@ -144,7 +159,19 @@ def _opened(
     return store.group, registry_of(store, granted), source
 
 
-def _dataset(group: ManifestGroup, registry: ObjectStoreRegistry, source: str, options: dict[str, Any]) -> xr.Dataset:
-    dataset = StoreBackendEntrypoint().open_dataset(GroupDataStore(group, registry), **options)
+def _kept(opened: Any, registry: ObjectStoreRegistry) -> tuple[BlockCache | None, Tally | None]:
+    """Return the cache and the counts of a store, if what it has read is what its own registry grants."""
+    own = getattr(opened, "registry", None) is registry
+    return (getattr(opened, "cache", None), getattr(opened, "tally", None)) if own else (None, None)
+
+
+def _dataset(
+    group: ManifestGroup,
+    registry: ObjectStoreRegistry,
+    source: str,
+    options: dict[str, Any],
+    kept: tuple[BlockCache | None, Tally | None],
+) -> xr.Dataset:
+    dataset = StoreBackendEntrypoint().open_dataset(GroupDataStore(group, registry, *kept), **options)
     dataset.encoding.setdefault("source", source)
     return dataset

@@ -12,15 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
-from xarray.conventions import decode_cf_variables
+from xarray.indexes import PandasIndex
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.attributes import with_bounds_units
 from virtualchunks.deferred import DeferredManifest
-from virtualchunks.errors import DecodeError, FormatError
+from virtualchunks.errors import FormatError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.packing import PACKING_ATTRIBUTES
 from virtualchunks.registry import ObjectStoreRegistry
+from virtualchunks.xarray.decoding import decode_values
 from virtualchunks.xarray.grants import remember
 
 if TYPE_CHECKING:
@@ -170,18 +171,17 @@ def assemble(variables: Mapping[str, xr.Variable], attributes: dict[str, Any]) -
     names = _named_coordinates(variables)
     if isinstance(attributes.get("coordinates"), str):
         names |= set(attributes.pop("coordinates").split())
-    coordinates = {name: var for name, var in variables.items() if name in names or var.dims == (name,)}
-    indexable = {
-        name: var
-        for name, var in coordinates.items()
-        if var.dims == (name,) and not isinstance(var._data, ManifestArray)
+    coordinates: dict[Hashable, Any] = {
+        name: var for name, var in variables.items() if name in names or var.dims == (name,)
     }
-    indexed = xr.Coordinates(indexable)
-    rest: dict[Hashable, Any] = {name: var for name, var in coordinates.items() if name not in indexable}
-    in_order = {name: rest[name] if name in rest else indexed.variables[name] for name in coordinates}
+    indexes: dict[Hashable, PandasIndex] = {}
+    for name, variable in coordinates.items():
+        if variable.dims == (name,) and not isinstance(variable._data, ManifestArray):
+            indexes[name] = index = PandasIndex.from_variables({name: variable}, options={})
+            coordinates[name] = index.create_variables({name: variable})[name]
     return xr.Dataset(
         {name: var for name, var in variables.items() if name not in coordinates},
-        coords=xr.Coordinates(in_order, indexes=dict(indexed.xindexes)),
+        coords=xr.Coordinates(coordinates, indexes=indexes),
         attrs=attributes,
     )
 
@@ -273,55 +273,9 @@ def _loaded(
     from virtualchunks.reading.together import read_together  # decoding needs zarr, which is slow to import
 
     values = read_together({name: array for name, (_, array, _) in chosen.items()}, registry)
-    stored = {
-        name: xr.Variable(dims, plain_values(values[name]), attributes, text_encoding(array.dtype))
-        for name, (dims, array, attributes) in chosen.items()
-    }
+    stored = {name: (dims, values[name], attributes) for name, (dims, _, attributes) in chosen.items()}
     url = next(iter(sources_of(array for _, array, _ in chosen.values())), None)
-    return decode_variables(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
-
-
-def plain_values(values: Any) -> Any:
-    """Return values as xarray's other backends have them: variable-length strings as objects."""
-    return values.astype(object) if values.dtype.kind == "T" else values
-
-
-def text_encoding(dtype: Any) -> dict[str, Any]:
-    """Return the encoding by which xarray's other backends mark text of any length, so that it is decoded alike."""
-    return {"dtype": str} if dtype.kind == "T" else {}
-
-
-def decode_variables(
-    variables: dict[str, xr.Variable], *, url: str | None, decode_times: Any = None, mask_and_scale: bool = True
-) -> dict[str, xr.Variable]:
-    """Decode variables as :func:`xarray.open_dataset` does, apart from their coordinates.
-
-    Parameters
-    ----------
-    variables
-        Stored values, or arrays that read them when they are indexed.
-    url
-        Where they are from, for errors.
-    decode_times, mask_and_scale
-        As for :func:`xarray.open_dataset`; ``None`` for its default.
-
-    Raises
-    ------
-    DecodeError
-        If xarray cannot decode one.
-    """
-    try:
-        decoded, _, _ = decode_cf_variables(
-            variables,
-            {},
-            decode_times=True if decode_times is None else decode_times,
-            mask_and_scale=mask_and_scale,
-            decode_coords=False,
-        )
-    except (ValueError, TypeError, OverflowError) as error:
-        note = str(next(iter(getattr(error, "__notes__", ())), "variables")).partition(" with value")[0]
-        raise DecodeError(f"cannot decode {note.removeprefix('Raised while decoding ')}: {error}", url=url) from error
-    return {str(name): variable for name, variable in decoded.items()}
+    return decode_values(stored, url=url, decode_times=decode_times, mask_and_scale=mask_and_scale)
 
 
 def _named_coordinates(variables: Mapping[str, xr.Variable]) -> set[str]:
@@ -339,6 +293,8 @@ def _named_coordinates(variables: Mapping[str, xr.Variable]) -> set[str]:
 def _described(name: str, array: ManifestArray, attributes: Mapping[str, Any]) -> ManifestArray:
     """Return an array with attributes, and with the name that errors call it by."""
     metadata = array.metadata
+    if metadata.name == name and len(attributes) == len(metadata.attributes):
+        return array
     kept = metadata.attributes if len(attributes) == len(metadata.attributes) else dict(attributes)
     return ManifestArray(metadata.replace(attributes=kept, name=name), array.manifest)
 

@@ -12,8 +12,10 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from virtualchunks.array import ManifestArray
+from virtualchunks.reading.blocks import BlockCache
+from virtualchunks.reading.tally import Tally
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.xarray.dataset import plain_values, text_encoding
+from virtualchunks.xarray.decoding import plain_values, text_encoding
 
 
 class ReferencedArray(BackendArray):
@@ -27,12 +29,25 @@ class ReferencedArray(BackendArray):
         What may be read.
     name
         What errors call the array.
+    cache
+        Decoded chunks, kept for later reads.
+    tally
+        Where what is read is counted, in this process.
     """
 
-    def __init__(self, array: ManifestArray, registry: ObjectStoreRegistry, name: str) -> None:
+    def __init__(
+        self,
+        array: ManifestArray,
+        registry: ObjectStoreRegistry,
+        name: str,
+        cache: BlockCache | None = None,
+        tally: Tally | None = None,
+    ) -> None:
         self.array = array
         self.registry = registry
         self.name = name
+        self.cache = cache
+        self.tally = tally
         self.shape = array.shape
         self.dtype = np.dtype(object) if array.dtype.kind == "T" else array.dtype
 
@@ -46,7 +61,8 @@ class ReferencedArray(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
         from virtualchunks.reading.values import read_values  # decoding needs zarr, which is slow to import
 
-        values: npt.NDArray[Any] = plain_values(read_values(self.array, self.registry, key, name=self.name))
+        found = read_values(self.array, self.registry, key, name=self.name, tally=self.tally, cache=self.cache)
+        values: npt.NDArray[Any] = plain_values(found)
         return values
 
 
@@ -56,6 +72,8 @@ def lazy_variable(
     array: ManifestArray,
     attributes: Mapping[str, Any],
     registry: ObjectStoreRegistry,
+    cache: BlockCache | None = None,
+    tally: Tally | None = None,
 ) -> xr.Variable:
     """Return a variable whose stored values are read when they are indexed.
 
@@ -69,8 +87,10 @@ def lazy_variable(
         Its references.
     registry
         What may be read.
+    cache, tally
+        As for :class:`ReferencedArray`.
     """
-    data = indexing.LazilyIndexedArray(ReferencedArray(array, registry, name))
+    data = indexing.LazilyIndexedArray(ReferencedArray(array, registry, name, cache, tally))
     encoding = {**text_encoding(array.dtype), **_chunk_encoding(dimensions, array)}
     return xr.Variable(dimensions, data, dict(attributes), encoding)
 

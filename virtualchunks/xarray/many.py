@@ -6,15 +6,18 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from virtualchunks.errors import SourceUnavailableError, URLError
 from virtualchunks.parsing import Parser
+from virtualchunks.reading.turns import taking_turns
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import as_url
 from virtualchunks.xarray.dataset import references_of, sources_of
-from virtualchunks.xarray.executors import Parallel, run_over
+from virtualchunks.xarray.executors import Parallel, chosen, run_over, turn_of
 from virtualchunks.xarray.grants import remember
 from virtualchunks.xarray.opening import granting, open_virtual_dataset
 from virtualchunks.xarray.reconciling import (
@@ -45,7 +48,7 @@ def open_virtual_mfdataset(
     data_vars: Any = None,
     coords: Any = "minimal",
     combine: str = "by_coords",
-    parallel: Parallel = False,
+    parallel: Parallel = None,
     join: Any = "exact",
     attrs_file: Named | None = None,
     combine_attrs: Any = "override",
@@ -70,12 +73,14 @@ def open_virtual_mfdataset(
         variables without the dimension are taken from the first file (``"override"``), those with it are joined;
         nothing is broadcast; other dimensions must agree exactly, which raises where they do not.
     preprocess
-        Called with each Dataset before they are combined.
+        Called with each Dataset before they are combined; with ``parallel="processes"`` in this process.
     combine
         ``"by_coords"``, by the values of the dimension coordinates, or ``"nested"``, in the order given.
     parallel
-        How to open the files: ``False`` one after the other, ``True`` or a number of threads, a
-        :class:`concurrent.futures.Executor`, ``"dask"`` or ``"lithops"``. The order of the results is that of `urls`.
+        How to open the files: ``False`` one after the other, ``True`` or a number of threads, ``"processes"``, a
+        :class:`concurrent.futures.Executor`, ``"dask"`` or ``"lithops"``. By default remote files are opened by up to
+        32 threads, which mostly wait for the network, and local ones one after the other. The order of the results is
+        that of `urls`.
     attrs_file
         The one of `urls` whose attributes the result has.
     variables
@@ -111,10 +116,13 @@ def open_virtual_mfdataset(
     named = expand(urls)
     flat = list(flatten(named))
     shared = None if registry is None else granting(registry, flat[0])
-    open_one = partial(_open_one, registry=shared, parser=parser, preprocess=preprocess, options=kwargs)
-    datasets = run_over(open_one, flat, parallel)
-    for url, dataset in zip(flat, datasets, strict=True):
-        _remember(url, dataset, shared)
+    how = chosen(parallel, flat)
+    open_one = partial(_open_one, registry=shared, parser=parser, options=kwargs, turn=turn_of(how))
+    if how == "processes":
+        datasets = run_over(open_one, flat, how, then=preprocess)
+    else:
+        datasets = run_over(partial(open_one, preprocess=preprocess), flat, how)
+    _remember(flat, datasets, shared)
     options = {
         "compat": compat, "data_vars": data_vars, "coords": coords, "join": join, "combine_attrs": combine_attrs
     }  # fmt: skip
@@ -199,17 +207,20 @@ def _open_one(
     url: str,
     registry: Registry,
     parser: Parser | str | None,
-    preprocess: Callable[[xr.Dataset], xr.Dataset] | None,
     options: dict[str, Any],
+    turn: Lock | None,
+    preprocess: Callable[[xr.Dataset], xr.Dataset] | None = None,
 ) -> xr.Dataset:
-    dataset = open_virtual_dataset(url, registry, parser, **options)
+    with taking_turns(turn if url.startswith("file:") else None):
+        dataset = open_virtual_dataset(url, registry, parser, **options)
     return dataset if preprocess is None else preprocess(dataset)
 
 
-def _remember(url: str, dataset: xr.Dataset, registry: Registry) -> None:
-    """Record the grant in this process, too: the file may have been opened in another."""
-    found = (references_of(variable) for variable in dataset.variables.values())
-    remember(sources_of(array for array in found if array is not None), granting(registry, url))
+def _remember(urls: list[str], datasets: list[xr.Dataset], registry: ObjectStoreRegistry | None) -> None:
+    """Record the grants in this process, too: the files may have been opened in another."""
+    found = (references_of(variable) for dataset in datasets for variable in dataset.variables.values())
+    granted = ObjectStoreRegistry().grant(*urls) if registry is None else registry
+    remember(sources_of(array for array in found if array is not None), granted)
 
 
 def _place(url: str, urls: list[str]) -> int:

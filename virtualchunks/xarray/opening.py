@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -55,17 +55,7 @@ def open_store(
     """
     named = as_url(url)
     granted = granting(registry, named, roots)
-    dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
-    try:
-        with nullcontext() if isolate else kept_beginnings():  # another process reads for itself
-            chosen = leaving_out(find_parser(named, granted, parser, strict=strict), dropped)
-            if registry is None:
-                granted = granted.grant(*companions_of(chosen, named))
-            parse = Isolated(chosen) if isolate and not isinstance(chosen, Isolated) else chosen
-            return parse(named, granted)
-    except VirtualChunksError as error:
-        error.url = error.url if error.url is not None else named
-        raise
+    return _parsed(named, granted, parser, drop_variables, strict, isolate, alone=registry is None)
 
 
 def open_virtual_dataset(
@@ -159,17 +149,16 @@ def open_virtual_dataset(
     """
     named = as_url(url)
     granted = granting(registry, named, roots)
-    store = open_store(
-        named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots, isolate=isolate
-    )
-    dataset = group_to_dataset(
-        subgroup(store.group, group, named),
-        registry=registry_of(store, granted),
-        loadable_variables=loadable_variables,
-        drop_variables=drop_variables,
-        decode_times=decode_times,
-        mask_and_scale=mask_and_scale,
-    )
+    with _opening(isolate):
+        store = _parsed(named, granted, parser, drop_variables, strict, isolate, alone=registry is None)
+        dataset = group_to_dataset(
+            subgroup(store.group, group, named),
+            registry=registry_of(store, granted),
+            loadable_variables=loadable_variables,
+            drop_variables=drop_variables,
+            decode_times=decode_times,
+            mask_and_scale=mask_and_scale,
+        )
     dataset.encoding["source"] = named
     return dataset
 
@@ -209,19 +198,47 @@ def open_virtual_datatree(
     """
     named = as_url(url)
     granted = granting(registry, named, roots)
-    store = open_store(
-        named, registry, parser, drop_variables=drop_variables, strict=strict, roots=roots, isolate=isolate
-    )
-    tree = group_to_datatree(
-        subgroup(store.group, group, named),
-        registry=registry_of(store, granted),
-        loadable_variables=loadable_variables,
-        drop_variables=drop_variables,
-        decode_times=decode_times,
-        mask_and_scale=mask_and_scale,
-    )
+    with _opening(isolate):
+        store = _parsed(named, granted, parser, drop_variables, strict, isolate, alone=registry is None)
+        tree = group_to_datatree(
+            subgroup(store.group, group, named),
+            registry=registry_of(store, granted),
+            loadable_variables=loadable_variables,
+            drop_variables=drop_variables,
+            decode_times=decode_times,
+            mask_and_scale=mask_and_scale,
+        )
     tree.encoding["source"] = named
     return tree
+
+
+def _parsed(
+    url: str,
+    granted: ObjectStoreRegistry,
+    parser: Parser | str | None,
+    drop_variables: str | Iterable[str] | None,
+    strict: bool | None,
+    isolate: bool,
+    *,
+    alone: bool,
+) -> ManifestStore:
+    """Find the parser of a file, and parse it; where it was granted `alone`, with what naming it grants beside it."""
+    dropped = (drop_variables,) if isinstance(drop_variables, str) else drop_variables or ()
+    try:
+        with _opening(isolate):
+            chosen = leaving_out(find_parser(url, granted, parser, strict=strict), dropped)
+            if alone:
+                granted = granted.grant(*companions_of(chosen, url))
+            parse = Isolated(chosen) if isolate and not isinstance(chosen, Isolated) else chosen
+            return parse(url, granted)
+    except VirtualChunksError as error:
+        error.url = error.url if error.url is not None else url
+        raise
+
+
+def _opening(isolate: bool) -> AbstractContextManager[None]:
+    """Keep what is read until a file is open; a process of its own reads for itself."""
+    return nullcontext() if isolate else kept_beginnings()
 
 
 def granting(registry: Registry, url: str, roots: Mapping[str, Places] | None = None) -> ObjectStoreRegistry:

@@ -11,7 +11,8 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.errors import UnsupportedFeatureError
 from virtualchunks.lifting import encodings_named
 from virtualchunks.registry import ObjectStoreRegistry
-from virtualchunks.xarray.dataset import decode_variables, references_of
+from virtualchunks.xarray.dataset import references_of
+from virtualchunks.xarray.decoding import decode_variables
 from virtualchunks.xarray.grants import recall
 from virtualchunks.xarray.lazy import lazy_variable
 

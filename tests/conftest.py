@@ -31,3 +31,12 @@ def range_server() -> Iterator[RangeServer]:
     """An empty HTTP server with byte ranges: fill `objects`, read `requests`, inject faults with `fail`."""
     with RangeServer() as server:
         yield server
+
+
+@pytest.fixture(params=["native", "library"])
+def hdf5_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let HDF5 files be read natively, and then through the HDF5 library, as files of rare forms are."""
+    from virtualchunks_parsers.hdf5 import HDF5Parser
+
+    monkeypatch.setattr(HDF5Parser, "_natively", request.param == "native")
+    return str(request.param)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,24 @@ import numpy as np
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.codecs.pipeline import decode_block
+from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import ManifestGroup
+from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.urls import local_path
 from virtualchunks_parsers.hdf5 import HDF5Parser
+
+
+class LibraryParser(HDF5Parser):
+    """The parser as it reads files of rare forms: through the HDF5 library alone."""
+
+    _natively = False
+
+
+class NativeParser(HDF5Parser):
+    """The parser without its way out: what is not read natively raises ``Unhandled``."""
+
+    def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
+        return self._parse(url, registry, self._omissions(url), natively=True)
 
 
 def decoded(array: ManifestArray) -> np.ndarray[Any, Any]:
@@ -116,3 +132,43 @@ def check(path: Path, registry: Any = None) -> ManifestGroup:
     for name, array in found.items():
         assert same_values(expected[name], decoded(array)), name
     return tree
+
+
+def summary(group: ManifestGroup, path: str = "/") -> dict[str, tuple[Any, ...]]:
+    """Everything that a tree says, by path, in a form that is compared exactly: orders, dtypes, encodings, records."""
+    found: dict[str, tuple[Any, ...]] = {
+        path: (list(group.arrays), list(group.groups), repr(dict(group.attributes)), sorted(group.unlimited_dims or ()))
+    }
+    for name, array in group.arrays.items():
+        metadata, manifest = array.metadata, array.manifest
+        found[f"{path}{name}"] = (
+            metadata.grid,
+            str(metadata.dtype),
+            repr(metadata.encoding),
+            repr(metadata.fill_value),
+            metadata.dimension_names,
+            repr(dict(metadata.attributes)),
+            str(manifest.records.dtype),
+            manifest.records.tobytes(),
+            [_source(manifest.sources, row) for row in range(len(manifest.sources))],
+            repr(manifest.sources.encodings),
+        )
+    for name, inner in group.groups.items():
+        found.update(summary(inner, f"{path}{name}/"))
+    return found
+
+
+def _source(sources: Any, row: int) -> Any:
+    data = sources.buffer(row)
+    return (sources.url(row), sources.stamp(row), sources.encoding_id(row)) if data is None else bytes(data)
+
+
+def outcome(parser: HDF5Parser, path: Path, registry: Any = None) -> tuple[Any, list[str]]:
+    """What a parser makes of a file: a summary of the tree, or the class of the error; and the warnings, sorted."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found: Any = summary(parser.parse(str(path), registry))
+        except VirtualChunksError as error:
+            found = type(error)
+    return found, sorted(str(item.message) for item in caught)

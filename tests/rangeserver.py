@@ -45,6 +45,7 @@ class RangeServer:
         self.objects: dict[str, bytes] = dict(objects or {})
         self.modified: dict[str, float] = {}
         self.requests: list[Request] = []
+        self._etags: dict[str, tuple[bytes, str]] = {}
         self._faults: list[tuple[str, int]] = []
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -93,7 +94,7 @@ class RangeServer:
         data = self.objects.get(key)
         if data is None:
             return Answer(404, b"no such object", {})
-        etag = f'"{hashlib.md5(data).hexdigest()}"'
+        etag = self._etag(key, data)
         modified = self.modified.get(key, 1_600_000_000.0)
         common = {"ETag": etag, "Last-Modified": formatdate(modified, usegmt=True), "Accept-Ranges": "bytes"}
         unless = headers.get("if-unmodified-since")
@@ -108,6 +109,13 @@ class RangeServer:
         if start >= len(data):
             return Answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
         return Answer(206, data[start:stop], {**common, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+
+    def _etag(self, key: str, data: bytes) -> str:
+        """The etag of an object, which is computed once while it is the same."""
+        known = self._etags.get(key)
+        if known is None or known[0] is not data:
+            known = self._etags[key] = (data, f'"{hashlib.md5(data).hexdigest()}"')
+        return known[1]
 
     def _handler(owner) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the handler's own self is another
         class Handler(BaseHTTPRequestHandler):

@@ -8,6 +8,8 @@ from hdf5oracle import check, decoded
 from virtualchunks.errors import UnsupportedArrayWarning, UnsupportedFeatureError
 from virtualchunks_parsers.hdf5 import HDF5Parser, inmemory
 
+pytestmark = pytest.mark.usefixtures("hdf5_way")
+
 
 @pytest.fixture
 def path(tmp_path):

@@ -26,6 +26,9 @@ def beside(path):
     return ObjectStoreRegistry({path.parent.as_uri() + "/": None})
 
 
+pytestmark = pytest.mark.usefixtures("hdf5_way")
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "made.h5"

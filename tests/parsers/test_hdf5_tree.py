@@ -21,6 +21,8 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.store import ManifestStore
 from virtualchunks_parsers.hdf5 import HDF5Parser, HDFParser, attributes, walk
 
+pytestmark = pytest.mark.usefixtures("hdf5_way")
+
 
 @pytest.fixture
 def path(tmp_path):

@@ -169,6 +169,18 @@ def test_prefetched_ranges_cost_nothing_more(http):
         assert reader.requests == asked
 
 
+def test_ranges_that_are_fetched_are_exact_and_come_at_once(http):
+    _, over = http
+    wanted = [(2_900_000, 100), (1_200_000, 50), (1_200_040, 30), (2_900_500, 10)]
+    with over(DATA) as reader:
+        assert not reader.is_local
+        found = reader.fetch(wanted)
+        assert [(at, len(data)) for at, data in found] == [(1_200_000, 70), (2_900_000, 510)]
+        assert all(DATA[at : at + len(data)] == data for at, data in found)
+        assert (reader.requests, reader.bytes_read) == (3, FIRST + 580)
+        assert reader.fetch([]) == []
+
+
 def test_the_cache_is_bounded(http, monkeypatch):
     _, over = http
     monkeypatch.setattr(module, "CACHE", 16 * BLOCK)

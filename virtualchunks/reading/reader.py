@@ -28,6 +28,8 @@ BLOCK = 64 << 10
 """What a scattered read fetches at least, and the grain of the cache."""
 READ_AHEAD = 4 << 20
 """What sequential reading grows to, doubling with each request."""
+SCATTERED = Coalescing(gap=4 << 10, size=READ_AHEAD)
+"""How structures of metadata are fetched that lie apart: in as many requests as there are places, exactly."""
 CACHE = 64 << 20
 """Bytes of blocks that are kept; a read of more than a quarter of it is not cached."""
 
@@ -125,6 +127,32 @@ class ObjectReader(io.RawIOBase):
         if isinstance(self._source, _RemoteObject):
             with self._lock:
                 self._source.prefetch([(at, min(length, self.size - at)) for at, length in ranges if at < self.size])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file that the operating system reads."""
+        return isinstance(self._source, LocalFile)
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, bytes]]:
+        """Read many ranges at once, uncached: those that lie close together in one request, all others concurrently.
+
+        Parameters
+        ----------
+        ranges
+            ``(offset, length)`` of each, all within the object.
+
+        Returns
+        -------
+        list of tuple
+            Offset and bytes of what was read; every range lies within one of them.
+        """
+        self._check_open()
+        wanted = list(ranges)
+        merged = plan([at for at, _ in wanted], [length for _, length in wanted], SCATTERED)
+        spans = list(zip(merged.starts.tolist(), merged.stops.tolist(), strict=True))
+        if not isinstance(self._source, _RemoteObject):
+            return [(start, self.read_at(start, stop - start)) for start, stop in spans]
+        return [(start, bytes(data)) for (start, _), data in zip(spans, self._source.get_all(spans), strict=True)]
 
     def check(self) -> None:
         """Raise if a local file is not what it was when it was opened; a remote object is checked with every answer.
@@ -254,11 +282,17 @@ class _RemoteObject:
         if not blocks:
             return
         merged = plan([block * BLOCK for block in blocks], [BLOCK] * len(blocks), Coalescing(gap=0, size=READ_AHEAD))
-        starts, stops = merged.starts.tolist(), np.minimum(merged.stops, self._size).tolist()
-        with ThreadPoolExecutor(min(len(starts), REMOTE.concurrency), "virtualchunks-prefetch") as pool:
-            for start, data in zip(starts, pool.map(self._get, starts, stops), strict=True):
-                self._keep(start // BLOCK, data)
+        spans = list(zip(merged.starts.tolist(), np.minimum(merged.stops, self._size).tolist(), strict=True))
+        for (start, _), data in zip(spans, self.get_all(spans), strict=True):
+            self._keep(start // BLOCK, data)
         self._shrink()
+
+    def get_all(self, spans: list[tuple[int, int]]) -> list[memoryview]:
+        """Ask for many ranges at once."""
+        if len(spans) <= 1:
+            return [self._get(*span) for span in spans]
+        with ThreadPoolExecutor(min(len(spans), REMOTE.concurrency), "virtualchunks-prefetch") as pool:
+            return list(pool.map(self._get, *zip(*spans, strict=True)))
 
     def _fetch(self, start: int, stop: int) -> None:
         """Fetch whole blocks; twice as many as last time if this goes on where the last request ended."""

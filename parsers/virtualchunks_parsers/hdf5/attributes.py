@@ -9,7 +9,8 @@ left out; :mod:`~virtualchunks_parsers.hdf5.dimensions` reads those that name di
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -34,7 +35,8 @@ INTERNAL = frozenset(
     }
 )
 
-_SCALING = frozenset({b"scale_factor", b"add_offset"})
+#: Those whose dtype matters to what is computed with them.
+SCALING = frozenset({b"scale_factor", b"add_offset"})
 
 type Owner = h5d.DatasetID | h5g.GroupID
 #: What is called with the name of an attribute that cannot be had, and why.
@@ -80,7 +82,7 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
     Raises
     ------
     UnsupportedFeatureError
-        If it holds references, or is of a type that NumPy has not.
+        If it holds references, is of a type that NumPy has not, or is one that h5py reads wrongly.
     LimitExceededError
         If it is larger than 16 MiB.
     """
@@ -90,12 +92,13 @@ def read_attribute(owner: Owner, raw: bytes) -> Any:
     if space.get_simple_extent_type() == h5s.NULL:
         return "" if type_class == h5t.STRING else []
     require_small(space, kind)
-    if type_class in _SIMPLE:
+    if type_class in SIMPLE:
         values = np.empty(space.get_simple_extent_dims(), dtype=kind.dtype)
         if values.size:
             attribute.read(values, mtype=kind if type_class == h5t.BITFIELD else None)
-        return plain(values) if raw not in _SCALING else scaling_number(values)
-    _require_values(kind)
+        return plain(values) if raw not in SCALING else scaling_number(values)
+    require_values(kind)
+    _require_order(kind)
     holder = h5py.Dataset(owner) if isinstance(owner, h5d.DatasetID) else h5py.Group(owner)
     return plain(np.asarray(holder.attrs[raw]))
 
@@ -121,16 +124,31 @@ def require_small(space: h5s.SpaceID, kind: h5t.TypeID) -> None:
     LimitExceededError
         If it is larger, as in damaged files: the library would make room for it before it looks.
     """
-    nbytes = space.get_simple_extent_npoints() * kind.get_size()
+    require_few_bytes(space.get_simple_extent_dims(), kind.get_size())
+
+
+def require_few_bytes(shape: Sequence[int], size: int) -> None:
+    """Raise unless attributes have as many elements, of `size` bytes; see :func:`require_small`.
+
+    An axis of no length counts as one of a single element, since the others become lists all the same.
+    """
+    nbytes = math.prod(max(length, 1) for length in shape) * size
     if nbytes > MOST_BYTES:
         raise LimitExceededError(f"{nbytes} bytes, of which an attribute may have {MOST_BYTES}")
 
 
-_SIMPLE = frozenset({h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM, h5t.BITFIELD})
+#: Classes of types whose values NumPy has itself.
+SIMPLE = frozenset({h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM, h5t.BITFIELD})
 
 
-def _require_values(kind: h5t.TypeID) -> None:
-    """Raise if a type holds references, at any depth."""
+def require_values(kind: Any) -> None:
+    """Raise if a type holds references, at any depth; it may be any object that answers as a ``TypeID`` does.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If it does, or is the library's own time type.
+    """
     type_class = kind.get_class()
     if type_class == h5t.REFERENCE:
         raise UnsupportedFeatureError("references to other objects of the file have no value outside it")
@@ -138,9 +156,22 @@ def _require_values(kind: h5t.TypeID) -> None:
         raise UnsupportedFeatureError("the HDF5 library cannot convert its own time type")
     if type_class == h5t.COMPOUND:
         for number in range(kind.get_nmembers()):
-            _require_values(kind.get_member_type(number))
+            require_values(kind.get_member_type(number))
     elif type_class in (h5t.ARRAY, h5t.VLEN):
-        _require_values(kind.get_super())
+        require_values(kind.get_super())
+
+
+def _require_order(kind: Any) -> None:
+    """Raise if h5py would return wrong numbers: it takes those of sequences to be in the machine's byte order."""
+    type_class = kind.get_class()
+    if type_class == h5t.COMPOUND:
+        for number in range(kind.get_nmembers()):
+            _require_order(kind.get_member_type(number))
+    elif type_class in (h5t.ARRAY, h5t.VLEN):
+        base = kind.get_super()
+        if type_class == h5t.VLEN and base.dtype.fields is None and not base.dtype.isnative:
+            raise UnsupportedFeatureError(f"h5py reads sequences of {base.dtype} in the wrong byte order")
+        _require_order(base)
 
 
 def plain(values: Any) -> Any:
@@ -167,10 +198,11 @@ def plain(values: Any) -> Any:
 
 
 def _plain_array(values: np.ndarray[Any, Any]) -> Any:
-    if values.shape in ((), (1,)):
-        return plain(values[(0,) * values.ndim])
+    is_one = values.shape in ((), (1,))
     if values.dtype.kind in "iub" or (values.dtype.kind == "f" and values.dtype.itemsize <= 8):
-        return values.tolist()
+        return values.item() if is_one else values.tolist()
+    if is_one:
+        return plain(values[(0,) * values.ndim])
     return [plain(item) for item in values]
 
 

@@ -1,5 +1,8 @@
 """The chunk index of a dataset: which chunks were written, where their bytes lie, which filters they skipped.
 
+:mod:`virtualchunks_parsers.hdf5.format.chunks` reads it from the file; here are the columns that come of it, and those
+that the HDF5 library gives where it is asked instead.
+
 References
 ----------
 HDF5 File Format Specification, version 3.0, appendix C, "Types of Indexes for Dataset Chunks".
@@ -29,21 +32,20 @@ class StoredChunks:
 
     Attributes
     ----------
-    id, path, extent, file
-        The dataset: the HDF5 library's, its path, its shape in HDF5, and the file that holds it.
-    corners
-        The first element of each chunk, in the dataset's dimensions.
+    path, extent, file
+        The dataset: its path, its shape in HDF5, and the file that holds it.
+    places
+        Of each chunk, its numbers in the grid of chunks, in the dataset's dimensions.
     masks
         Which filters each chunk skipped; ``None`` where none skipped any.
     offsets, lengths
         Where the bytes of each lie in the file.
     """
 
-    id: h5d.DatasetID
     path: str
     extent: tuple[int, ...]
     file: HDF5File
-    corners: Column
+    places: Column
     masks: Column | None
     offsets: Column
     lengths: Column
@@ -56,25 +58,32 @@ class StoredChunks:
         FormatError
             If one lies outside the dataset, or its bytes outside the file.
         """
-        ndim = len(self.extent)
-        shape = np.array(grid.grid_shape[:ndim], dtype=np.int64)
-        chunk = np.array(grid.chunk_shape[:ndim], dtype=np.int64)
-        index = _true_places(self, chunk, shape)
-        if (index >= shape).any() or (index < 0).any() or int(self.lengths.min()) <= 0:
+        counts = grid.grid_shape[: len(self.extent)]
+        index = self.places
+        outside = (index >= np.array(counts, dtype=np.int64)).any() or (index < 0).any()
+        if outside or int(self.lengths.min()) <= 0 or int(self.offsets.min()) < 0:
             raise FormatError(
                 f"the chunk index of {self.path!r} does not fit its shape {self.extent}: the file is corrupt",
                 url=self.file.url,
                 variable=self.path,
             )
         last = int((self.offsets + self.lengths).argmax())
-        self.file.check_range(int(self.offsets.min()), 0, self.path)
         self.file.check_range(int(self.offsets[last]), int(self.lengths[last]), self.path)
-        if self.file.user_block and self.bytes_at(index[0] * chunk) != _bytes(self, 0):
-            raise UnsupportedFeatureError(
-                "this release of the HDF5 library gives wrong addresses in files with a user block; update h5py"
-            )
-        place: Column = np.ravel_multi_index(tuple(index.T), tuple(shape.tolist())).astype(np.int64)
+        place: Column = np.ravel_multi_index(tuple(index.T), counts).astype(np.int64, copy=False)
         return place
+
+
+@dataclass(frozen=True, eq=False)
+class _Listed:
+    """Chunks as the HDF5 library lists them: the first element of each, which filters it skipped, and where it lies."""
+
+    id: h5d.DatasetID
+    path: str
+    file: HDF5File
+    corners: Column
+    masks: Column
+    offsets: Column
+    lengths: Column
 
     def bytes_at(self, corner: Column) -> bytes | None:
         """Return the stored bytes of a chunk as the library finds it by its place; ``None`` where it finds none."""
@@ -84,17 +93,32 @@ class StoredChunks:
             return None
         return bytes(data)
 
+    def bytes_of(self, number: int) -> bytes:
+        """Return the stored bytes of a chunk as it is listed."""
+        offset, length = int(self.offsets[number]), int(self.lengths[number])
+        self.file.check_range(offset, length, self.path)
+        return self.file.reader.read_at(offset, length)
 
-def stored_chunks(id: h5d.DatasetID, path: str, extent: tuple[int, ...], file: HDF5File) -> StoredChunks | None:
-    """Read the chunk index of a dataset; ``None`` where no chunk was written.
 
-    The library calls back for every chunk, which is most of the time that parsing takes: the callback is a method of
-    a list, which takes the four fields of each chunk one after the other, and NumPy does the rest.
+def library_chunks(
+    id: h5d.DatasetID, path: str, extent: tuple[int, ...], chunk: tuple[int, ...], file: HDF5File
+) -> StoredChunks | None:
+    """Let the HDF5 library read the chunk index of a dataset; ``None`` where no chunk was written.
+
+    The library calls back for every chunk, which is most of the time that this takes: the callback is a method of a
+    list, which takes the four fields of each chunk one after the other, and NumPy does the rest.
 
     Parameters
     ----------
     id, path, extent, file
-        As :class:`StoredChunks` has them.
+        The dataset: the HDF5 library's, its path, its shape in HDF5, and the file that holds it.
+    chunk
+        Shape of its chunks.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If the library gives wrong addresses.
     """
     fields: list[Any] = []
     if math.prod(extent):
@@ -106,21 +130,20 @@ def stored_chunks(id: h5d.DatasetID, path: str, extent: tuple[int, ...], file: H
     count, ndim = len(fields) // 4, len(extent)
     corners = np.fromiter(itertools.chain.from_iterable(fields[0::4]), dtype=np.int64, count=count * ndim)
     masks, offsets, lengths = (np.fromiter(fields[n::4], dtype=np.int64, count=count) for n in (1, 2, 3))
-    return StoredChunks(
-        id, path, extent, file, corners.reshape(count, ndim), masks if masks.any() else None, offsets, lengths
-    )
-
-
-def _bytes(stored: StoredChunks, number: int) -> bytes:
-    offset, length = int(stored.offsets[number]), int(stored.lengths[number])
-    stored.file.check_range(offset, length, stored.path)
-    return stored.file.reader.read_at(offset, length)
+    listed = _Listed(id, path, file, corners.reshape(count, ndim), masks, offsets, lengths)
+    steps = np.array(chunk, dtype=np.int64)
+    places = _true_places(listed, steps, -(-np.array(extent, dtype=np.int64) // steps))
+    if file.user_block and listed.bytes_at(places[0] * steps) != listed.bytes_of(0):
+        raise UnsupportedFeatureError(
+            "this release of the HDF5 library gives wrong addresses in files with a user block; update h5py"
+        )
+    return StoredChunks(path, extent, file, places, masks if masks.any() else None, offsets, lengths)
 
 
 # ------------------------------------------------------------------------------------------------- extensible arrays
 
 
-def _true_places(stored: StoredChunks, chunk: Column, shape: Column) -> Column:
+def _true_places(stored: _Listed, chunk: Column, shape: Column) -> Column:
     """Return the places of chunks in the grid, put right where the library numbers them wrongly.
 
     A dataset with one growing dimension may keep its chunks in an *extensible array*, whose order has the growing
@@ -152,14 +175,14 @@ def _growing_dimension(id: h5d.DatasetID) -> int | None:
     return grown[0] if len(grown) == 1 and grown[0] > 0 else None
 
 
-def _is_swizzled(stored: StoredChunks, index: Column, swizzled: Column, chunk: Column, shape: Column) -> bool:
+def _is_swizzled(stored: _Listed, index: Column, swizzled: Column, chunk: Column, shape: Column) -> bool:
     """Compare the bytes at the addresses given with those that the library finds at either place."""
     for number in np.flatnonzero((index != swizzled).any(axis=1)).tolist():
         if (index[number] >= shape).any():
             return True
         if (swizzled[number] >= shape).any():
             return False
-        data = _bytes(stored, number)
+        data = stored.bytes_of(number)
         as_named, as_swizzled = (stored.bytes_at(place[number] * chunk) == data for place in (index, swizzled))
         if as_named != as_swizzled:
             return as_swizzled

@@ -67,6 +67,21 @@ class Element:
         return self.dtype.itemsize * math.prod(self.shape)
 
 
+def may_be_filled(element: Element, *, required: bool) -> bool:
+    """Return whether Zarr has a fill value for such elements.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If it has none, and `required` says that it matters.
+    """
+    if not (element.is_text or element.shape or element.dtype.kind == "O"):
+        return True
+    if required:
+        raise UnsupportedFeatureError("chunks were never written, and Zarr has no fill value for elements of this type")
+    return False
+
+
 def element_of(kind: h5t.TypeID) -> Element:
     """Return what elements of an HDF5 type are.
 
@@ -81,10 +96,17 @@ def element_of(kind: h5t.TypeID) -> Element:
 @lru_cache(maxsize=1024)
 def _decoded_element(encoded: bytes) -> Element:
     """Arrays of one file share a few types, and taking one apart takes many calls."""
-    return _element(h5t.decode(encoded))
+    return describe(h5t.decode(encoded))
 
 
-def _element(kind: h5t.TypeID) -> Element:
+def describe(kind: Any) -> Element:
+    """Return what elements of a type are, given as h5py's ``TypeID`` or as what answers like one.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If no Zarr data type can hold them.
+    """
     type_class = kind.get_class()
     if type_class not in CLASSES:
         raise UnsupportedFeatureError(f"HDF5 types of class {type_class} are not known")
@@ -135,7 +157,7 @@ def _complex(kind: Any) -> Element:
 
 
 def _array(kind: Any) -> Element:
-    base, shape = _element(kind.get_super()), tuple(kind.get_array_dims())
+    base, shape = describe(kind.get_super()), tuple(kind.get_array_dims())
     if base.is_text:
         raise UnsupportedFeatureError("arrays of variable-length text within one element have no Zarr data type")
     return replace(base, shape=(*shape, *base.shape))
@@ -145,7 +167,7 @@ def _compound(kind: Any) -> Element:
     dtype = _numpy(kind)
     if dtype.kind == "c":
         return _complex_pair(kind, dtype)
-    members = [(_member_name(kind, n), _element(kind.get_member_type(n))) for n in range(kind.get_nmembers())]
+    members = [(_member_name(kind, n), describe(kind.get_member_type(n))) for n in range(kind.get_nmembers())]
     for name, member in members:
         if member.is_text:
             raise UnsupportedFeatureError(f"the field {name!r} is text of variable length, which Zarr has in no struct")

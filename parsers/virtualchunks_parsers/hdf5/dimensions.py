@@ -44,8 +44,8 @@ class DimensionNames:
 
     def __init__(self, root: GroupNode, walk: Walk) -> None:
         self._walk = walk
-        scales = [node for group in root.walk() for node in group.datasets if node.is_scale]
-        self._by_id = {node.dimension_id: node.name for node in scales if node.dimension_id is not None}
+        scales = [node for group in root.walk() for node in group.datasets if node.books.is_scale]
+        self._by_id = {node.books.dimension_id: node.name for node in scales if node.books.dimension_id is not None}
         self._scale_names: dict[Address, str | None] = {node.address: node.name for node in scales}
         self._next = max([len(scales) - 1, *self._by_id]) + 1
 
@@ -63,8 +63,8 @@ class DimensionNames:
         """
         pool: dict[int, list[str]] = {}
         for node in group.datasets:
-            if node.is_scale and node.id.shape:
-                pool.setdefault(int(node.id.shape[0]), []).append(variable_name(node.name))
+            if node.books.is_scale and (extent := node.found.extent()):
+                pool.setdefault(extent[0], []).append(variable_name(node.name))
         return [self._of_array(node, shape, pool) for node, shape in shapes]
 
     def _of_array(self, node: DatasetNode, shape: tuple[int, ...], pool: dict[int, list[str]]) -> tuple[str, ...]:
@@ -79,11 +79,12 @@ class DimensionNames:
 
     def _labels(self, node: DatasetNode, ndim: int) -> list[str | None]:
         """The names that the file gives the dimensions."""
-        if node.is_scale and len(node.dimension_ids) == ndim:
-            return [self._by_id.get(number) for number in node.dimension_ids]
-        if any(scale is not None for scale in node.scales):
-            return [None if scale is None else self._name(node, axis, scale) for axis, scale in enumerate(node.scales)]
-        if node.is_scale and ndim:
+        books = node.books
+        if books.is_scale and len(books.dimension_ids) == ndim:
+            return [self._by_id.get(number) for number in books.dimension_ids]
+        if any(scale is not None for scale in books.scales):
+            return [None if scale is None else self._name(node, axis, scale) for axis, scale in enumerate(books.scales)]
+        if books.is_scale and ndim:
             return [variable_name(node.name)]
         return []
 
@@ -96,9 +97,10 @@ class DimensionNames:
         self._next += 1
         return same[-1]
 
-    def _name(self, node: DatasetNode, axis: int, scale: Address) -> str | None:
-        """The name of a scale: as it was met on the walk, or else as the library finds it, searching the file."""
+    def _name(self, node: DatasetNode, axis: int, address: int) -> str | None:
+        """The name of a scale: as it was met on the walk, or else as it is found by searching the file."""
+        scale = (node.file.url, address)
         if scale not in self._scale_names:
-            self._scale_names[scale] = self._walk.names.get(scale) or self._walk.searched_name(node, axis)
+            self._scale_names[scale] = self._walk.names.get(scale) or self._walk.searched_name(node, axis, address)
         name = self._scale_names[scale]
         return None if name is None else variable_name(name)

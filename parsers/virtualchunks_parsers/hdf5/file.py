@@ -1,17 +1,18 @@
 """HDF5 files, open for parsing: the file itself and the files that its links and datasets point at.
 
-Every file is opened through the registry. A local one is read by the HDF5 library through the operating system, and its
-stamp is compared with that of the library's own descriptor; any other is read through
-:class:`~virtualchunks.reading.reader.ObjectReader`. This module is also the one boundary at which errors of the HDF5
-library become errors of virtualchunks.
+Every file is opened through the registry, and read through :class:`~virtualchunks.reading.reader.ObjectReader`. The
+HDF5 library opens a file only where it is needed: a local one through the operating system, and the stamp is compared
+with that of the library's own descriptor; any other through the same reader. This module is also the one boundary at
+which errors of the HDF5 library become errors of virtualchunks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Self
 
 import h5py
@@ -31,6 +32,7 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.signatures import HEAD, describe_content, format_of
 from virtualchunks.sources import SourceTable
 from virtualchunks.urls import as_url, join, quote_path
+from virtualchunks_parsers.hdf5.format.container import Container
 
 #: What h5py and NumPy raise when the HDF5 library fails, or says what cannot be.
 LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError, MemoryError)
@@ -52,8 +54,8 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
     try:
         yield
     except VirtualChunksError as error:
-        if error.variable is None:
-            error.variable = variable
+        error.variable = variable if error.variable is None else error.variable
+        error.url = url if error.url is None else error.url
         raise
     except LIBRARY_ERRORS as error:
         cause = _reader_error(error)
@@ -61,8 +63,8 @@ def hdf5_errors(url: str, variable: str | None = None) -> Iterator[None]:
             raise cause from error
         reason = str(error.args[0] if error.args else error).strip().partition("\n")[0]
         raise FormatError(
-            f"the HDF5 library cannot read this ({type(error).__name__}: {reason}): the file is truncated, corrupt, or "
-            "newer than the library; what can be read of it can be had with drop_variables",
+            f"this cannot be read ({type(error).__name__}: {reason}): the file is truncated, corrupt, or "
+            "newer than the HDF5 library; what can be read of it can be had with drop_variables",
             url=url,
             variable=variable,
         ) from error
@@ -86,21 +88,29 @@ class HDF5File:
     ----------
     url
         Its canonical URL.
-    id
-        The HDF5 library's file.
     reader
         Its bytes.
     sources
         The one-row table that the chunks of its arrays point into.
     user_block
         How many bytes stand before what is HDF5 in it.
+    container
+        Its structures; ``None`` where the HDF5 library is to read them.
+    opened
+        Opens it with the HDF5 library, once.
     """
 
     url: str
-    id: h5f.FileID
     reader: ObjectReader
     sources: SourceTable = field(repr=False)
-    user_block: int = 0
+    user_block: int
+    container: Container | None = field(repr=False)
+    opened: Callable[[], h5py.File] = field(repr=False)
+
+    @property
+    def id(self) -> h5f.FileID:
+        """The HDF5 library's file."""
+        return self.opened().id
 
     @property
     def size(self) -> int:
@@ -131,10 +141,13 @@ class HDF5Files:
     ----------
     registry
         Which grants what may be read.
+    natively
+        Whether structures are read here, and not by the HDF5 library.
     """
 
-    def __init__(self, registry: ObjectStoreRegistry) -> None:
+    def __init__(self, registry: ObjectStoreRegistry, *, natively: bool = False) -> None:
         self.registry = registry
+        self.natively = natively
         self._stack = ExitStack()
         self._files: dict[str, HDF5File] = {}
 
@@ -160,11 +173,15 @@ class HDF5Files:
         if len(self._files) >= MOST_FILES:
             raise LimitExceededError(f"one file leads to more than {MOST_FILES} others", url=url)
         reader = self._stack.enter_context(ObjectReader(self.registry, url))
-        opened = self._open_with_library(reader)
-        self._stack.callback(opened.close)
         table = SourceTable.single(reader.url, reader.stamp)
-        self._files[url] = HDF5File(reader.url, opened.id, reader, table, int(opened.userblock_size))
-        return self._files[url]
+        opened = cache(lambda: self._open_with_library(reader))
+        if self.natively:
+            container = self._structures(reader)
+            file = HDF5File(reader.url, reader, table, container.content.base, container, opened)
+        else:
+            file = HDF5File(reader.url, reader, table, int(opened().userblock_size), None, opened)
+        self._files[url] = file
+        return file
 
     def url_beside(self, base: str, name: str) -> str:
         """Return the URL of a file that another file names.
@@ -183,14 +200,21 @@ class HDF5Files:
         except URLError as error:
             raise UnsupportedFeatureError(f"it points at the file {name!r}: {error.message}", url=base) from error
 
+    def _structures(self, reader: ObjectReader) -> Container:
+        with hdf5_errors(reader.url):
+            try:
+                return Container(reader)
+            except FormatError as error:
+                raise _not_hdf5(reader, error) from error
+
     def _open_with_library(self, reader: ObjectReader) -> h5py.File:
-        head = reader.read_at(0, min(HEAD, reader.size))
         path = self.registry.locate(reader.url).path
         try:
             with hdf5_errors(reader.url):
                 opened = h5py.File(reader, "r") if path is None else _open_local(path)
         except FormatError as error:
-            raise _not_hdf5(head, reader, error) from error
+            raise _not_hdf5(reader, error) from error
+        self._stack.callback(opened.close)
         if path is not None:
             self._check_same(opened, reader)
         return opened
@@ -216,7 +240,8 @@ def _open_local(path: str) -> h5py.File:
         return h5py.File(path, "r")
 
 
-def _not_hdf5(head: bytes, reader: ObjectReader, error: FormatError) -> FormatError:
+def _not_hdf5(reader: ObjectReader, error: FormatError) -> FormatError:
+    head = reader.read_at(0, min(HEAD, reader.size))
     if format_of(head) == "hdf5":
         return FormatError(f"this HDF5 file of {reader.size} bytes cannot be opened: {error.message}", url=reader.url)
     return FormatError(

@@ -1,18 +1,19 @@
 """Values that no reference can stand for, read while the file is parsed and kept in memory.
 
 Text of variable length lies in a heap of its own, apart from the chunks, and some types are stored unlike any dtype.
-The HDF5 library reads both; how much of them is kept is bounded.
+The HDF5 library reads these types, and such text where its places stand in chunks; how much is kept is bounded.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5d
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding, bytes_codec
@@ -21,7 +22,8 @@ from virtualchunks.grid import ChunkGrid
 from virtualchunks.inline import encode_array
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks_parsers.hdf5.file import text
-from virtualchunks_parsers.hdf5.filters import filter_codecs, read_pipeline
+from virtualchunks_parsers.hdf5.filters import filter_codecs
+from virtualchunks_parsers.hdf5.objects import CHUNKED, VIRTUAL
 from virtualchunks_parsers.hdf5.storage import Dataset, fill_value
 
 #: Bytes of one array that are kept in memory.
@@ -45,11 +47,11 @@ def read_values(dataset: Dataset) -> ManifestArray:
         If they lie in other files, which only references through the registry may reach, or behind a filter that the
         HDF5 library has not.
     """
-    if dataset.plist.get_layout() == h5d.VIRTUAL or dataset.plist.get_external_count():
+    if dataset.facts.layout == VIRTUAL or dataset.facts.is_external:
         raise UnsupportedFeatureError("elements that only the HDF5 library can convert, stored in other files")
     _require(math.prod(dataset.shape) * (STRING_BYTES if dataset.element.is_text else dataset.element.dtype.itemsize))
-    if dataset.plist.get_nfilters():
-        filter_codecs(read_pipeline(dataset.plist), dtype=np.dtype("u1"), chunk_shape=dataset.plist.get_chunk())
+    if dataset.facts.pipeline:
+        filter_codecs(dataset.facts.pipeline, dtype=np.dtype("u1"), chunk_shape=dataset.facts.chunk)
     values = _strings(dataset) if dataset.element.is_text else _converted(dataset)
     plain = values.dtype
     codec = {"name": "vlen-utf8"} if dataset.element.is_text else bytes_codec(plain)
@@ -59,8 +61,8 @@ def read_values(dataset: Dataset) -> ManifestArray:
 
 
 def _grid(dataset: Dataset) -> ChunkGrid:
-    if dataset.plist.get_layout() == h5d.CHUNKED:
-        grid = ChunkGrid.regular(dataset.shape, (*dataset.plist.get_chunk(), *dataset.element.shape))
+    if dataset.facts.layout == CHUNKED:
+        grid = ChunkGrid.regular(dataset.shape, (*dataset.facts.chunk, *dataset.element.shape))
         if grid.size <= MOST_CHUNKS:
             return grid
     return dataset.whole()
@@ -75,8 +77,11 @@ def _require(nbytes: int) -> None:
 
 
 def _strings(dataset: Dataset) -> npt.NDArray[Any]:
+    texts = dataset.found.texts() if math.prod(dataset.shape) else None
+    if texts is not None:
+        return _array_of(texts, dataset.shape)
     values = np.empty(dataset.shape, dtype=np.dtypes.StringDType())
-    source, held = h5py.Dataset(dataset.id), math.prod(dataset.shape) * STRING_BYTES
+    source, held = h5py.Dataset(dataset.found.library()), math.prod(dataset.shape) * STRING_BYTES
     for selection in _batches(dataset.shape):
         part = np.asarray(source[selection], dtype=object)
         strings = [text(item) for item in part.ravel()]
@@ -84,6 +89,19 @@ def _strings(dataset: Dataset) -> npt.NDArray[Any]:
         _require(held)
         values[selection] = np.array(strings, dtype=values.dtype).reshape(part.shape)
     return values
+
+
+def _array_of(texts: Iterable[bytes], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return texts as an array; no more of them at a time are Python's strings than are read in one go."""
+    waiting = iter(texts)
+    values = np.empty(math.prod(shape), dtype=np.dtypes.StringDType())
+    held = len(values) * STRING_BYTES
+    for start in range(0, len(values), BATCH):
+        strings = [text(raw) for raw in islice(waiting, BATCH)]
+        held += sum(map(len, strings))
+        _require(held)
+        values[start : start + len(strings)] = strings
+    return values.reshape(shape)
 
 
 def _batches(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
@@ -101,7 +119,7 @@ def _converted(dataset: Dataset) -> npt.NDArray[Any]:
     native = element.dtype.newbyteorder("<")
     if not math.prod(dataset.shape):
         return np.empty(dataset.shape, dtype=native)
-    values = np.asarray(h5py.Dataset(dataset.id)[()])
+    values = np.asarray(h5py.Dataset(dataset.found.library())[()])
     if element.memory is None:
         return values.astype(native)
     packed = values.astype(element.memory.newbyteorder("<"))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
-
-from h5py import h5d, h5g, h5o, h5s
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, UnsupportedFeatureError, VirtualChunksError
@@ -14,13 +12,14 @@ from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.signatures import format_of
 from virtualchunks_parsers import native
 from virtualchunks_parsers.base import FileParser, Omissions
-from virtualchunks_parsers.hdf5.datatypes import element_of
 from virtualchunks_parsers.hdf5.dimensions import DimensionNames, variable_name
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors
+from virtualchunks_parsers.hdf5.format.content import Unhandled
 from virtualchunks_parsers.hdf5.inmemory import read_values
+from virtualchunks_parsers.hdf5.objects import VIRTUAL, Group, StoredDataset
 from virtualchunks_parsers.hdf5.storage import LAYOUTS, Dataset
-from virtualchunks_parsers.hdf5.virtual import block_of, virtual
-from virtualchunks_parsers.hdf5.walk import DatasetNode, GroupNode, Walk, missing_group
+from virtualchunks_parsers.hdf5.virtual import virtual
+from virtualchunks_parsers.hdf5.walk import DatasetNode, GroupNode, Walk, missing_group, root_of
 
 #: Virtual datasets over virtual datasets.
 DEEPEST = 16
@@ -44,6 +43,9 @@ class HDF5Parser(FileParser):
     -----
     Compact datasets, text of variable length, and elements that only the HDF5 library can convert are read while the
     file is parsed and kept in memory, up to 256 MiB an array. All else stays where it is.
+
+    Of a remote file of up to 1 MiB, one request reads everything; of a larger one, the structures of one level of the
+    metadata are asked for together, whatever they belong to.
 
     Examples
     --------
@@ -91,7 +93,14 @@ class HDF5Parser(FileParser):
         "text of variable length above 256 MiB in one array",
         "dangling and circular links",
     )
-    native_code: ClassVar[str] = "The HDF5 library walks the file. A damaged file can make it abort, or not return."
+    native_code: ClassVar[str] = (
+        "Metadata are read by code of our own, and what is damaged there is an error. The HDF5 library is asked for "
+        "text of variable length in chunks, for elements and fill values that it has to convert, for virtual datasets, "
+        "and for files of forms that are rare; a damaged file can make it abort, or not return."
+    )
+
+    #: Whether files are read natively where that can be; the tests compare both.
+    _natively: ClassVar[bool] = True
 
     @classmethod
     def recognises(cls, head: bytes) -> bool:
@@ -105,9 +114,23 @@ class HDF5Parser(FileParser):
         return format_of(head) == "hdf5"
 
     def _read(self, url: str, registry: ObjectStoreRegistry) -> ManifestGroup:
-        with HDF5Files(registry) as files:
+        if not self._natively:
+            return self._parse(url, registry, self._omissions(url), natively=False)
+        omissions = _Postponed(url, self.drop_variables or (), self.strict)
+        try:
+            tree = self._parse(url, registry, omissions, natively=True)
+        except Unhandled:
+            return self._parse(url, registry, self._omissions(url), natively=False)
+        except VirtualChunksError:
+            omissions.tell_now()
+            raise
+        omissions.tell_now()
+        return tree
+
+    def _parse(self, url: str, registry: ObjectStoreRegistry, omissions: Omissions, *, natively: bool) -> ManifestGroup:
+        with HDF5Files(registry, natively=natively) as files:
             file = files.open(url)
-            return _Parse(self._omissions(file.url), files, file).tree(self._path)
+            return _Parse(omissions, files, file).tree(self._path)
 
 
 class _Parse:
@@ -121,20 +144,19 @@ class _Parse:
 
     def tree(self, path: str) -> ManifestGroup:
         with hdf5_errors(self._file.url, path or "/"):
-            file, root = self._root(path)
-        node = self._walk.root(file, root, f"/{path}" if path else "")
+            root = self._root(path)
+        node = self._walk.root(root, f"/{path}" if path else "")
         names = DimensionNames(node, self._walk)
         return self._build(node, names)
 
-    def _root(self, path: str) -> tuple[HDF5File, h5g.GroupID]:
-        top = h5o.open(self._file.id, b"/")
+    def _root(self, path: str) -> Group:
         try:
-            file, found = self._walk.follow(self._file, top, path.encode())
+            found = self._walk.follow(root_of(self._file), path.encode())
         except UnsupportedFeatureError as error:
             raise missing_group(path, self._file) from error
-        if not isinstance(found, h5g.GroupID):
+        if not isinstance(found, Group):
             raise FormatError(f"{path!r} is no group but an array; name the group that holds it", url=self._file.url)
-        return file, found
+        return found
 
     def _drops(self, path: str, name: str) -> bool:
         return self._omissions.drops(path, variable_name(name))
@@ -148,10 +170,10 @@ class _Parse:
         groups = {name: self._build(group, names) for name, group in node.groups.items()}
         arrays: list[tuple[DatasetNode, ManifestArray]] = []
         for dataset in node.datasets:
-            if dataset.is_hidden:
+            if dataset.books.is_hidden:
                 continue
             with self._omissions.attempt(dataset.path):
-                arrays.append((dataset, self._array(dataset.file, dataset.id, dataset.path)))
+                arrays.append((dataset, self._array(dataset.found, dataset.path)))
         dimensions = names.of_group(node, [(dataset, array.shape) for dataset, array in arrays])
         named: dict[str, ManifestArray] = {}
         for (dataset, array), labels in zip(arrays, dimensions, strict=True):
@@ -161,30 +183,37 @@ class _Parse:
         unlimited = {labels[axis] for (dataset, _), labels in labelled for axis in dataset.unlimited_axes()}
         return ManifestGroup(named, groups, node.attributes, unlimited)
 
-    def _array(self, file: HDF5File, id: h5d.DatasetID, path: str, depth: int = 0) -> ManifestArray:
+    def _array(self, found: StoredDataset, path: str, depth: int = 0) -> ManifestArray:
         """Return the array of a dataset, without names and attributes."""
-        with hdf5_errors(file.url, path):
-            plist = id.get_create_plist()
-            layout = plist.get_layout()
-            if layout == h5d.VIRTUAL:
-                for number in range(plist.get_virtual_count()):
-                    block_of(plist.get_virtual_vspace(number))  # asking a growing one for its shape would open files
-            space = id.get_space()
-            if space.get_simple_extent_type() == h5s.NULL:
-                raise UnsupportedFeatureError("it has a null dataspace, and no Zarr array has no elements at all")
-            extent = tuple(map(int, space.get_simple_extent_dims()))
-            dataset = Dataset(file, self._files, id, path, plist, element_of(id.get_type()), extent)
+        with hdf5_errors(found.file.url, path):
+            dataset = Dataset(self._files, path, found, found.description())
             if dataset.element.is_text or dataset.element.converted:
                 return read_values(dataset)
-            if layout == h5d.VIRTUAL:
+            if dataset.facts.layout == VIRTUAL:
                 return virtual(dataset, lambda other, name: self._source(other, name, depth + 1))
-            return LAYOUTS[layout](dataset)
+            return LAYOUTS[dataset.facts.layout](dataset)
 
     def _source(self, file: HDF5File, path: str, depth: int) -> ManifestArray:
         """Return the array of a dataset that a virtual one takes values from."""
         if depth > DEEPEST:
             raise UnsupportedFeatureError(f"virtual datasets over each other, more than {DEEPEST} deep")
-        holder, found = self._walk.follow(file, h5o.open(file.id, b"/"), path.encode())
-        if not isinstance(found, h5d.DatasetID):
+        found = self._walk.follow(root_of(file), path.encode())
+        if not isinstance(found, StoredDataset):
             raise UnsupportedFeatureError(f"{path!r} of {file.url}, a source of a virtual dataset, is no dataset")
-        return self._array(holder, found, path, depth)
+        return self._array(found, path, depth)
+
+
+@dataclass(frozen=True)
+class _Postponed(Omissions):
+    """Omissions of a parse that may have to begin anew: what is to be told waits until that is clear."""
+
+    _waiting: list[tuple[str, str]] = field(default_factory=list, repr=False)
+
+    def tell(self, what: str, reason: str) -> None:
+        """Keep what is to be told."""
+        self._waiting.append((what, reason))
+
+    def tell_now(self) -> None:
+        """Tell what was kept."""
+        for what, reason in self._waiting:
+            super().tell(what, reason)

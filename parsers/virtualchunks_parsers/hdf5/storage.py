@@ -18,7 +18,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from h5py import h5d, h5p, h5s
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding, bytes_codec
@@ -28,10 +27,11 @@ from virtualchunks.manifest import MISSING, RECORD, WIDE_RECORD, ChunkManifest, 
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.sources import SourceTable
-from virtualchunks_parsers.hdf5.chunkindex import Column, stored_chunks
-from virtualchunks_parsers.hdf5.datatypes import Element
+from virtualchunks_parsers.hdf5.chunkindex import Column
+from virtualchunks_parsers.hdf5.datatypes import Element, may_be_filled
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, text
-from virtualchunks_parsers.hdf5.filters import HDF5Filter, filter_codecs, read_pipeline
+from virtualchunks_parsers.hdf5.filters import HDF5Filter, filter_codecs
+from virtualchunks_parsers.hdf5.objects import CHUNKED, COMPACT, CONTIGUOUS, Description, StoredDataset
 
 #: The largest chunk grid that is written out for a dataset with any chunk in it.
 MOST_CHUNKS = 100_000_000
@@ -43,27 +43,35 @@ class Dataset:
 
     Attributes
     ----------
-    file, files
-        The file that holds it, and the others that are open.
-    id
-        The HDF5 library's dataset.
+    files
+        The files that are open.
     path
         Its path in the file.
-    plist
-        Its creation properties.
-    element
-        What its elements are.
-    extent
-        Its shape in HDF5, without the dimensions of an array type.
+    found
+        Where the facts come from.
+    facts
+        What it holds, and how.
     """
 
-    file: HDF5File
     files: HDF5Files = field(repr=False)
-    id: h5d.DatasetID
     path: str
-    plist: h5p.PropDCID
-    element: Element
-    extent: tuple[int, ...]
+    found: StoredDataset
+    facts: Description
+
+    @property
+    def file(self) -> HDF5File:
+        """The file that holds it."""
+        return self.found.file
+
+    @property
+    def element(self) -> Element:
+        """What its elements are."""
+        return self.facts.element
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Its shape in HDF5, without the dimensions of an array type."""
+        return self.facts.extent
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,10 +97,12 @@ class Dataset:
         """
         return _encoding(self.element.dtype, self.element.hdf5_type, tuple(pipeline), mask, tuple(chunk))
 
-    def array(self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest | None) -> ManifestArray:
+    def array(
+        self, grid: ChunkGrid, encoding: ChunkEncoding, manifest: ChunkManifest | None, *, has_gaps: bool = False
+    ) -> ManifestArray:
         """Return the array of these chunks, or of none where nothing was written, with the dataset's fill value."""
-        missing = manifest is None or not manifest.present.all()
-        metadata = ArrayMetadata(grid, self.element.dtype, encoding, fill_value(self, required=missing))
+        required = manifest is None or has_gaps
+        metadata = ArrayMetadata(grid, self.element.dtype, encoding, fill_value(self, required=required))
         return ManifestArray(metadata, ChunkManifest.missing(grid.grid_shape) if manifest is None else manifest)
 
 
@@ -114,24 +124,15 @@ def fill_value(dataset: Dataset, *, required: bool = True) -> Any:
     UnsupportedFeatureError
         If the dataset has a fill value that no Zarr array can have, and `required` says that it matters.
     """
-    plist, element = dataset.plist, dataset.element
-    if plist.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED or plist.get_fill_time() == h5d.FILL_TIME_NEVER:
+    element = dataset.element
+    if not dataset.found.has_fill() or not may_be_filled(element, required=required):
         return None
-    if element.is_text or element.shape or element.dtype.kind == "O":
-        if required:
-            raise UnsupportedFeatureError(
-                "chunks were never written, and Zarr has no fill value for elements of this type"
-            )
-        return None
-    memory = element.dtype if element.memory is None else element.memory
-    value = np.zeros((), dtype=memory)
     try:
-        plist.get_fill_value(value)
-    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        return dataset.found.fill(element)
+    except UnsupportedFeatureError:
         if required:
-            raise UnsupportedFeatureError(f"its fill value cannot be converted: {error}") from error
+            raise
         return None
-    return value.reshape(1).view(element.dtype)[0] if memory != element.dtype else value[()]
 
 
 # ------------------------------------------------------------------------------------------------------ layouts
@@ -139,25 +140,19 @@ def fill_value(dataset: Dataset, *, required: bool = True) -> Any:
 
 def contiguous(dataset: Dataset) -> ManifestArray:
     """One run of bytes in the file, one chunk; not there at all before anything is written."""
-    if dataset.plist.get_external_count():
+    if dataset.facts.is_external:
         return external(dataset)
     grid = dataset.whole()
     encoding = dataset.encoding(chunk=dataset.shape)
-    offset = dataset.id.get_offset()
-    # behind a user block, the library reports a wrong address, and not none, for what was never written
-    if offset is None or not dataset.nbytes or dataset.id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED:
+    offset = dataset.found.offset()
+    if offset is None or not dataset.nbytes:
         return dataset.array(grid, encoding, None)
-    length = _stored_bytes(dataset)
+    # for unusual types, as many bytes as are stored are not as many as of the dtype
+    length = math.prod(dataset.extent) * dataset.facts.size
     dataset.file.check_range(offset, length, dataset.path)
     record = np.zeros(grid.grid_shape, dtype=RECORD if length < 2**32 else WIDE_RECORD)
     record["offset"], record["length"] = offset, length
     return dataset.array(grid, encoding, ChunkManifest.from_records(record, dataset.file.sources))
-
-
-def _stored_bytes(dataset: Dataset) -> int:
-    """Bytes of all elements as stored, which for unusual types are not as many as of the dtype."""
-    size: int = dataset.id.get_type().get_size()
-    return math.prod(dataset.extent) * size
 
 
 def compact(dataset: Dataset) -> ManifestArray:
@@ -166,18 +161,23 @@ def compact(dataset: Dataset) -> ManifestArray:
     encoding = dataset.encoding(chunk=dataset.shape)
     if not dataset.nbytes:
         return dataset.array(grid, encoding, None)
-    kind = dataset.id.get_type()
-    raw = np.empty(dataset.extent, dtype=f"V{kind.get_size()}")
-    dataset.id.read(h5s.ALL, h5s.ALL, raw, mtype=kind)
-    return dataset.array(grid, encoding, ChunkManifest.of_buffers([raw.tobytes()], grid.grid_shape))
+    length = math.prod(dataset.extent) * dataset.facts.size
+    raw = dataset.found.compact()
+    if len(raw) < length:
+        raise FormatError(
+            f"{len(raw)} bytes stand in the object header, of {length}: the file is corrupt",
+            url=dataset.file.url,
+            variable=dataset.path,
+        )
+    return dataset.array(grid, encoding, ChunkManifest.of_buffers([raw[:length]], grid.grid_shape))
 
 
 def chunked(dataset: Dataset) -> ManifestArray:
     """A chunk index in the file; every chunk may have skipped filters of its own."""
-    chunk = (*dataset.plist.get_chunk(), *dataset.element.shape)
+    chunk = (*dataset.facts.chunk, *dataset.element.shape)
     grid = ChunkGrid.regular(dataset.shape, chunk)
-    pipeline = read_pipeline(dataset.plist)
-    stored = stored_chunks(dataset.id, dataset.path, dataset.extent, dataset.file)
+    pipeline = dataset.facts.pipeline
+    stored = dataset.found.chunks(dataset.path, dataset.extent, dataset.facts.chunk)
     if stored is None:
         return dataset.array(grid, _unused_encoding(dataset, pipeline, chunk), None)
     if grid.size > MOST_CHUNKS:
@@ -188,13 +188,15 @@ def chunked(dataset: Dataset) -> ManifestArray:
     place = stored.place(grid)
     rows, encodings = _encodings(dataset, pipeline, chunk, stored.masks)
     records = np.zeros(grid.size, dtype=RECORD if int(stored.lengths.max()) < 2**32 else WIDE_RECORD)
-    if len(place) < grid.size:
+    has_gaps = len(place) < grid.size
+    if has_gaps:
         records["source"] = MISSING
     records["source"][place] = rows
     records["length"][place] = stored.lengths
     records["offset"][place] = stored.offsets
     sources = _with_encodings(dataset.file.sources, encodings[1:])
-    return dataset.array(grid, encodings[0], ChunkManifest.from_records(records.reshape(grid.grid_shape), sources))
+    manifest = ChunkManifest.from_records(records.reshape(grid.grid_shape), sources)
+    return dataset.array(grid, encodings[0], manifest, has_gaps=has_gaps)
 
 
 def _encodings(
@@ -272,8 +274,7 @@ def external(dataset: Dataset) -> ManifestArray:
 def _segments(dataset: Dataset) -> list[tuple[str, int, int]]:
     """URL, offset and length of the runs that hold the dataset, in order, cut to what it needs."""
     left, segments = dataset.nbytes, []
-    for number in range(dataset.plist.get_external_count()):
-        name, offset, size = dataset.plist.get_external(number)
+    for name, offset, size in dataset.found.segments():
         length = min(left, size)
         if length:
             segments.append((dataset.files.url_beside(dataset.file.url, text(name)), int(offset), int(length)))
@@ -289,7 +290,7 @@ def _segments(dataset: Dataset) -> list[tuple[str, int, int]]:
 
 #: How the bytes are found, by HDF5's layout class.
 LAYOUTS: Mapping[int, Callable[[Dataset], ManifestArray]] = {
-    h5d.COMPACT: compact,
-    h5d.CONTIGUOUS: contiguous,
-    h5d.CHUNKED: chunked,
+    COMPACT: compact,
+    CONTIGUOUS: contiguous,
+    CHUNKED: chunked,
 }

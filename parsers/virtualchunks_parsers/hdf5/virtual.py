@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from h5py import h5s
+from h5py import h5p, h5s
 
 from virtualchunks.array import ManifestArray
 from virtualchunks.encoding import ChunkEncoding
@@ -77,7 +77,7 @@ def virtual(dataset: Dataset, open_array: Opener) -> ManifestArray:
     """
     if dataset.element.shape:
         raise UnsupportedFeatureError("a virtual dataset of an array type")
-    pieces = [_piece(dataset, number, open_array) for number in range(dataset.plist.get_virtual_count())]
+    pieces = [_piece(dataset, number, open_array) for number in range(_plist(dataset).get_virtual_count())]
     grid = _common_grid(dataset.shape, pieces)
     if grid.size > MOST_CHUNKS:
         raise UnsupportedFeatureError(f"a virtual dataset of {grid.size} chunks")
@@ -88,7 +88,7 @@ def virtual(dataset: Dataset, open_array: Opener) -> ManifestArray:
 
 
 def _piece(dataset: Dataset, number: int, open_array: Opener) -> Piece:
-    plist = dataset.plist
+    plist = _plist(dataset)
     target = plist.get_virtual_vspace(number)
     block = block_of(target)
     source = _source_array(dataset, number, open_array)
@@ -105,8 +105,14 @@ def _piece(dataset: Dataset, number: int, open_array: Opener) -> Piece:
     return Piece(block, array)
 
 
+def _plist(dataset: Dataset) -> h5p.PropDCID:
+    """The creation properties of a dataset, in which the HDF5 library has its mappings."""
+    return dataset.found.library().get_create_plist()
+
+
 def _source_array(dataset: Dataset, number: int, open_array: Opener) -> ManifestArray:
-    name, path = dataset.plist.get_virtual_filename(number), dataset.plist.get_virtual_dsetname(number)
+    plist = _plist(dataset)
+    name, path = plist.get_virtual_filename(number), plist.get_virtual_dsetname(number)
     if "%" in name or "%" in path:
         raise UnsupportedFeatureError(f"a virtual dataset over numbered sources ({name!r}, {path!r})")
     if name == ".":

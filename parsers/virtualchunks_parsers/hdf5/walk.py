@@ -1,6 +1,6 @@
 """The tree of an HDF5 file: its groups, links and datasets, each dataset once per place it is linked from.
 
-Links are followed here and not by the HDF5 library, so that a link into another file goes through the registry, and
+Links are followed here and not by what opens objects, so that a link into another file goes through the registry, and
 so that cycles end. What a link cannot lead to is reported by name. Values and storage are not looked at.
 
 References
@@ -14,9 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from h5py import h5, h5a, h5d, h5g, h5i, h5l, h5o, h5p, h5r, h5s, h5t
-
 from virtualchunks.errors import (
     FormatError,
     LimitExceededError,
@@ -26,21 +23,19 @@ from virtualchunks.errors import (
     VirtualChunksError,
 )
 from virtualchunks.group import is_node_name
-from virtualchunks_parsers.hdf5.attributes import Report as AttributeReport
-from virtualchunks_parsers.hdf5.attributes import attribute_names, read_attributes, require_small
 from virtualchunks_parsers.hdf5.file import HDF5File, HDF5Files, hdf5_errors, text
+from virtualchunks_parsers.hdf5.library import library_root
+from virtualchunks_parsers.hdf5.objects import EXTERNAL, HARD, SOFT, Books, Group, Link, Object, StoredDataset
+from virtualchunks_parsers.hdf5.objects import Report as AttributeReport
+from virtualchunks_parsers.hdf5.structures import prepare, structure_root
 
 #: Groups within groups, and links that lead to links.
 DEEPEST = 100
 #: Objects in one file, counted once for every place they are linked from.
 MOST_OBJECTS = 200_000
 
-HIDDEN_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
-
 #: An object of a file: which file, by number, and its address there.
 Address = tuple[str, int]
-#: Name, kind and, of a hard link, address.
-Link = tuple[bytes, int, int]
 #: What is called with the path of something left out, and why.
 Report = Callable[[str, VirtualChunksError], None]
 
@@ -51,38 +46,34 @@ class DatasetNode:
 
     Attributes
     ----------
-    file, id, path, name
-        The file that holds it, the HDF5 library's dataset, and where it was found.
-    address
-        Which object it is.
+    found, path, name
+        The dataset, and where it was found.
     attributes
         Those meant for people.
-    scales
-        The address of the dimension scale of each of its dimensions; ``None`` where there is none. Empty without
-        scales.
-    is_scale, is_hidden
-        Whether it is a dimension scale, and one that stands for a dimension alone.
-    dimension_id, dimension_ids
-        Of a scale, netCDF-4's number of the dimension it stands for, and those of the dimensions it has.
+    books
+        What it says of its dimensions.
     """
 
-    file: HDF5File
-    id: h5d.DatasetID
+    found: StoredDataset
     path: str
     name: str
-    address: Address
-    attributes: dict[str, Any] = field(default_factory=dict)
-    scales: tuple[Address | None, ...] = ()
-    is_scale: bool = False
-    is_hidden: bool = False
-    dimension_id: int | None = None
-    dimension_ids: tuple[int, ...] = ()
+    attributes: dict[str, Any]
+    books: Books
+
+    @property
+    def file(self) -> HDF5File:
+        """The file that holds it."""
+        return self.found.file
+
+    @property
+    def address(self) -> Address:
+        """Which object it is."""
+        return self.file.url, self.found.address
 
     def unlimited_axes(self) -> list[int]:
         """Return the axes that may grow without bounds."""
         with hdf5_errors(self.file.url, self.path):
-            longest = self.id.get_space().get_simple_extent_dims(True)
-        return [axis for axis, size in enumerate(longest) if size == h5s.UNLIMITED]
+            return self.found.unlimited_axes()
 
 
 @dataclass(eq=False)
@@ -121,47 +112,48 @@ class Walk:
         self._objects = 0
         self.names: dict[Address, str] = {}
 
-    def root(self, file: HDF5File, id: h5g.GroupID, path: str) -> GroupNode:
+    def root(self, found: Group, path: str) -> GroupNode:
         """Return the group from which a walk begins, and all below it; see :meth:`group`."""
-        with hdf5_errors(file.url, path or "/"):
-            address = (file.url, h5o.get_info(id).addr)
-        return self.group(file, id, path, (address,))
+        with hdf5_errors(found.file.url, path or "/"):
+            prepare(found, path, self._is_dropped)
+        return self.group(found, path, ((found.file.url, found.address),))
 
-    def group(self, file: HDF5File, id: h5g.GroupID, path: str, above: tuple[Address, ...]) -> GroupNode:
+    def group(self, found: Group, path: str, above: tuple[Address, ...]) -> GroupNode:
         """Return a group and all below it.
 
         Parameters
         ----------
-        file, id, path
-            The file that holds it, the HDF5 library's group, and its path.
+        found, path
+            The group, and its path.
         above
             The groups that it lies in, and itself.
 
         Raises
         ------
         FormatError
-            If the HDF5 library cannot read it.
+            If it cannot be read.
         LimitExceededError
             If it is nested too deeply, or holds too much.
         """
+        file = found.file
         if len(above) > DEEPEST:
             raise LimitExceededError(f"groups nested more than {DEEPEST} deep", url=file.url, variable=path)
         with hdf5_errors(file.url, path or "/"):
-            node = GroupNode(path, read_attributes(id, attribute_names(id), self._attribute_report(path or "/")))
-            links = _links(id)
-        for raw, kind, address in links:
-            name = text(raw)
+            node = GroupNode(path, found.attributes(self._attribute_report(path or "/")))
+            links = found.links()
+        for link in links:
+            name = text(link.name)
             member = f"{path}/{name}"
-            if kind == h5l.TYPE_HARD:
-                self.names.setdefault((file.url, address), name)
+            if link.kind == HARD:
+                self.names.setdefault((file.url, link.address), name)
             if self._is_dropped(member, name):
                 continue
             self._count(file)
             with hdf5_errors(file.url, member):
                 try:
-                    self._member(node, file, id, (raw, kind, address), above)
+                    self._member(node, found, link, above)
                 except (UnsupportedFeatureError, NotGrantedError, ReadError) as error:
-                    if kind == h5l.TYPE_HARD and not isinstance(error, UnsupportedFeatureError):
+                    if link.kind == HARD and not isinstance(error, UnsupportedFeatureError):
                         raise
                     self._report(member, error)
         return node
@@ -171,45 +163,20 @@ class Walk:
         if self._objects > MOST_OBJECTS:
             raise LimitExceededError(f"more than {MOST_OBJECTS} objects, counted by their links", url=file.url)
 
-    def _member(
-        self,
-        node: GroupNode,
-        file: HDF5File,
-        group: h5g.GroupID,
-        link: Link,
-        above: tuple[Address, ...],
-    ) -> None:
-        raw, kind, place = link
-        if kind == h5l.TYPE_HARD:
-            holder, found = file, h5o.open(group, raw)
-        else:
-            holder, found = self.follow(file, group, raw)
-            place = h5o.get_info(found).addr
-        name = text(raw)
+    def _member(self, node: GroupNode, group: Group, link: Link, above: tuple[Address, ...]) -> None:
+        found = group.open(link) if link.kind == HARD else self.follow(group, link.name)
+        name = text(link.name)
         if not is_node_name(name):
             raise UnsupportedFeatureError(f"no member of a Zarr group can have the name {name!r}")
-        path, address = f"{node.path}/{name}", (holder.url, place)
-        if isinstance(found, h5d.DatasetID):
-            node.datasets.append(self._dataset(holder, found, path, address))
-        elif isinstance(found, h5g.GroupID):
+        path = f"{node.path}/{name}"
+        if isinstance(found, StoredDataset):
+            attributes = found.attributes(self._attribute_report(path))
+            node.datasets.append(DatasetNode(found, path, name, attributes, found.books()))
+        elif isinstance(found, Group):
+            address = (found.file.url, found.address)
             if address in above:
                 raise UnsupportedFeatureError(f"{path!r} is a link to a group that it lies in itself")
-            node.groups[name] = self.group(holder, found, path, (*above, address))
-
-    def _dataset(self, file: HDF5File, id: h5d.DatasetID, path: str, address: Address) -> DatasetNode:
-        node = DatasetNode(file, id, path, path.rpartition("/")[2], address)
-        names = attribute_names(id)
-        node.attributes = read_attributes(id, names, self._attribute_report(path))
-        if b"CLASS" in names and _bytes(id, b"CLASS") == b"DIMENSION_SCALE":
-            node.is_scale = True
-            node.is_hidden = b"NAME" in names and _bytes(id, b"NAME").startswith(HIDDEN_DIMENSION)
-            if b"_Netcdf4Dimid" in names:
-                node.dimension_id = next(iter(_integers(id, b"_Netcdf4Dimid")), None)
-            if b"_Netcdf4Coordinates" in names:
-                node.dimension_ids = tuple(_integers(id, b"_Netcdf4Coordinates"))
-        if b"DIMENSION_LIST" in names:
-            node.scales = self._scales(file, id)
-        return node
+            node.groups[name] = self.group(found, path, (*above, address))
 
     def _attribute_report(self, path: str) -> AttributeReport:
         def report(name: str, error: VirtualChunksError) -> None:
@@ -219,12 +186,12 @@ class Walk:
 
     # ------------------------------------------------------------------------------------------------------- links
 
-    def follow(self, file: HDF5File, group: h5g.GroupID, raw: bytes, depth: int = 0) -> tuple[HDF5File, Any]:
-        """Return the object that a path leads to, and the file that holds it.
+    def follow(self, group: Group, raw: bytes, depth: int = 0) -> Object | None:
+        """Return the object that a path leads to, ``None`` for a named type.
 
         Parameters
         ----------
-        file, group
+        group
             Where the path begins, unless it begins with a slash.
         raw
             Names joined by slashes.
@@ -238,111 +205,51 @@ class Walk:
         """
         if depth > DEEPEST:
             raise UnsupportedFeatureError("a link that leads to itself")
-        at: Any = h5o.open(file.id, b"/") if raw.startswith(b"/") else group
+        at: Object | None = root_of(group.file) if raw.startswith(b"/") else group
         for name in filter(None, raw.split(b"/")):
             if name == b".":
                 continue
-            if not isinstance(at, h5g.GroupID) or not at.links.exists(name):
+            link = at.find(name) if isinstance(at, Group) else None
+            if link is None or not isinstance(at, Group):
                 raise UnsupportedFeatureError(f"a link to {text(raw)!r}, which is not there")
-            kind = at.links.get_info(name).type
-            if kind == h5l.TYPE_HARD:
-                at = h5o.open(at, name)
-            elif kind == h5l.TYPE_SOFT:
-                file, at = self.follow(file, at, at.links.get_val(name), depth + 1)
-            elif kind == h5l.TYPE_EXTERNAL:
-                file, at = self._follow_out(file, at.links.get_val(name), depth + 1)
+            if link.kind == HARD:
+                at = at.open(link)
+            elif link.kind == SOFT:
+                at = self.follow(at, link.target[0], depth + 1)
+            elif link.kind == EXTERNAL:
+                at = self._follow_out(at.file, link.target[0], link.target[1], depth + 1)
             else:
-                raise UnsupportedFeatureError(f"a link of the user-defined kind {kind}")
-        return file, at
+                raise UnsupportedFeatureError(f"a link of the user-defined kind {link.kind}")
+        return at
 
-    def _follow_out(self, file: HDF5File, target: tuple[bytes, bytes], depth: int) -> tuple[HDF5File, Any]:
-        name, path = target
+    def _follow_out(self, file: HDF5File, name: bytes, path: bytes, depth: int) -> Object | None:
         url = self._files.url_beside(file.url, text(name))
         try:
             other = self._files.open(url)
         except FormatError as error:
             raise UnsupportedFeatureError(f"a link into {url}: {error.message}") from error
-        return self.follow(other, h5o.open(other.id, b"/"), b"/" + path, depth)
+        return self.follow(root_of(other), b"/" + path, depth)
 
     # -------------------------------------------------------------------------------------------- dimension scales
 
-    def _scales(self, file: HDF5File, id: h5d.DatasetID) -> tuple[Address | None, ...]:
-        """The scale of each dimension; of several, netCDF's libraries take the last, and so is done here."""
-        attribute = h5a.open(id, b"DIMENSION_LIST")
-        kind = attribute.get_type()
-        if kind.get_class() != h5t.VLEN or kind.get_super().get_class() != h5t.REFERENCE:
-            return ()
-        lists = _read(attribute)
-        return tuple(self._scale(file, references[-1]) if len(references) else None for references in lists.ravel())
-
-    def _scale(self, file: HDF5File, reference: Any) -> Address | None:
-        """The object that a reference leads to; ``None`` where it was deleted."""
-        found = _dereference(file, reference)
-        return None if found is None else (file.url, h5o.get_info(found).addr)
-
-    def searched_name(self, node: DatasetNode, axis: int) -> str | None:
+    def searched_name(self, node: DatasetNode, axis: int, address: int) -> str | None:
         """Return the name of a dimension's scale that was not met on the walk; ``None`` where no link leads to it.
 
-        The library searches the whole file for it, so ask once for each scale.
+        The whole file is searched for it, so ask once for each scale.
         """
         with hdf5_errors(node.file.url, node.path):
-            references = _read(h5a.open(node.id, b"DIMENSION_LIST")).ravel()[axis]
-            path = h5i.get_name(_dereference(node.file, references[-1]))
-        return text(path).rpartition("/")[2] if path else None
+            name = node.found.scale_name(axis, address)
+        return None if name is None else text(name)
 
 
-def _dereference(file: HDF5File, reference: Any) -> Any:
-    if not isinstance(reference, h5r.Reference) or not reference:
-        return None
-    try:
-        return h5r.dereference(reference, file.id)
-    except (KeyError, ValueError, RuntimeError, OSError):
-        return None  # the object was deleted, and the reference stayed
-
-
-def _links(group: h5g.GroupID) -> list[Link]:
-    """Name, kind and address of the links of a group, in the order of their making where the file keeps that."""
-    found: list[Link] = []
-    plist = group.get_create_plist()
-    ordered = isinstance(plist, h5p.PropGCID) and plist.get_link_creation_order() & h5p.CRT_ORDER_INDEXED
-    group.links.iterate(
-        lambda name, info: found.append((name, info.type, info.u)),
-        info=True,
-        idx_type=h5.INDEX_CRT_ORDER if ordered else h5.INDEX_NAME,
-    )
-    return found
-
-
-def _read(attribute: h5a.AttrID) -> Any:
-    require_small(attribute.get_space(), attribute.get_type())
-    values = np.empty(attribute.shape, dtype=attribute.dtype)
-    attribute.read(values)
-    return values
-
-
-def _bytes(id: h5d.DatasetID, name: bytes) -> bytes:
-    attribute = h5a.open(id, name)
-    if attribute.get_type().get_class() != h5t.STRING:
-        return b""
-    values = _read(attribute).ravel()
-    value = values[0] if len(values) else b""
-    return value.encode() if isinstance(value, str) else bytes(value)
-
-
-def _integers(id: h5d.DatasetID, name: bytes) -> list[int]:
-    attribute = h5a.open(id, name)
-    if attribute.get_type().get_class() != h5t.INTEGER:
-        return []
-    return [int(value) for value in _read(attribute).ravel()]
+def root_of(file: HDF5File) -> Group:
+    """Return the root group of a file, as it is or as the HDF5 library has it."""
+    return library_root(file) if file.container is None else structure_root(file)
 
 
 def missing_group(path: str, file: HDF5File) -> FormatError:
     """Return the error for a group that is not in the file, naming those that are near."""
-    root = h5o.open(file.id, b"/")
-    groups = [text(raw) for raw, kind, _ in _links(root) if kind == h5l.TYPE_HARD and _is_group(root, raw)]
+    root = root_of(file)
+    groups = [text(link.name) for link in root.links() if link.kind == HARD and isinstance(root.open(link), Group)]
     known = ", ".join(repr("/" + name) for name in groups[:20]) or "none"
     return FormatError(f"no group {path!r}; the groups at the root are {known}", url=file.url)
-
-
-def _is_group(group: h5g.GroupID, raw: bytes) -> bool:
-    return bool(h5o.get_info(group, raw).type == h5o.TYPE_GROUP)

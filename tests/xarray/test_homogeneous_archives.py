@@ -46,7 +46,7 @@ async def test_bytes_are_served_as_they_are_and_never_decoded(tmp_path, monkeypa
     def refuse(*args, **kwargs):
         raise AssertionError("a chunk was decoded")
 
-    for name in ("decode_block", "transcode", "encode_cell"):
+    for name in ("decode_block", "cell_of", "encode_cell"):
         monkeypatch.setattr(store_chunks, name, refuse)
     store = cube.virtual.to_store()
     for number, path in enumerate(paths):

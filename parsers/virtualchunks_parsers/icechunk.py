@@ -20,6 +20,7 @@ from virtualchunks.array import ManifestArray
 from virtualchunks.errors import FormatError, SourceUnavailableError, UnsupportedFeatureError, URLError
 from virtualchunks.group import ManifestGroup
 from virtualchunks.reading.listing import child_url
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import SourceTable
 from virtualchunks.store import ManifestStore
@@ -177,7 +178,7 @@ def _reason(error: BaseException) -> str:
 def _run[T](work: Coroutine[Any, Any, T], url: str) -> T:
     """Run a coroutine to its end, also where an event loop is running already."""
     try:
-        with ThreadPoolExecutor(1, "virtualchunks-icechunk") as pool:
+        with letting_others(), ThreadPoolExecutor(1, "virtualchunks-icechunk") as pool:
             return pool.submit(asyncio.run, work).result()
     except icechunk.IcechunkError as error:
         raise SourceUnavailableError(f"{url} cannot be read by Icechunk: {_reason(error)}") from error

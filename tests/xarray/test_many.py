@@ -97,14 +97,14 @@ def counting() -> type[CountingParser]:
     return CountingParser
 
 
-@pytest.mark.parametrize("parallel", [8, True, ThreadPoolExecutor])
+@pytest.mark.parametrize("parallel", [ThreadPoolExecutor])
 def test_threads_take_turns_at_local_files(archive: Archive, counting: type[CountingParser], parallel: Any):
     assert_whole(archive, vc.open_virtual_mfdataset(archive.paths, parser=counting(), parallel=parallel))
     assert counting.most == 1
     assert threading.get_ident() not in counting.threads
 
 
-@pytest.mark.parametrize("parallel", [None, "auto", False])
+@pytest.mark.parametrize("parallel", [None, "auto", False, True, 8])
 def test_local_files_are_opened_in_this_thread(archive: Archive, counting: type[CountingParser], parallel: Any):
     assert_whole(archive, vc.open_virtual_mfdataset(archive.paths, parser=counting(), parallel=parallel))
     assert counting.threads == {threading.get_ident()}

@@ -394,7 +394,7 @@ def _each_remote(
     if threads == 1:
         _same_version([one(*request) for request in requests], location)
         return
-    with ThreadPoolExecutor(threads, "virtualchunks-fetch") as pool:
+    with letting_others(), ThreadPoolExecutor(threads, "virtualchunks-fetch") as pool:
         waiting = [pool.submit(one, *request) for request in requests]
         try:
             answers = [future.result() for future in waiting]

@@ -17,6 +17,7 @@ from virtualchunks.reading.ranges import REMOTE
 from virtualchunks.reading.reader import ObjectReader
 from virtualchunks.reading.requests import STORE_ERRORS, get, guard_fork, head, unreadable
 from virtualchunks.reading.stamps import local_stamp, stamp_of
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 from virtualchunks.urls import quote_path
@@ -118,7 +119,7 @@ def look_up(registry: ObjectStoreRegistry, urls: Iterable[str]) -> list[Stamp | 
     locations = [registry.locate(url) for url in urls]
     if len(locations) <= 1 or all(location.path is not None for location in locations):
         return list(map(_look_up, locations))
-    with ThreadPoolExecutor(min(REMOTE.concurrency, len(locations)), "virtualchunks-look-up") as pool:
+    with letting_others(), ThreadPoolExecutor(min(REMOTE.concurrency, len(locations)), "virtualchunks-look-up") as pool:
         return list(pool.map(_look_up, locations))
 
 

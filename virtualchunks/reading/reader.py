@@ -15,6 +15,7 @@ from virtualchunks.reading.beginnings import beginning
 from virtualchunks.reading.local import LocalFile
 from virtualchunks.reading.ranges import REMOTE, Coalescing, plan
 from virtualchunks.reading.requests import get
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import Location, ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 
@@ -291,7 +292,10 @@ class _RemoteObject:
         """Ask for many ranges at once."""
         if len(spans) <= 1:
             return [self._get(*span) for span in spans]
-        with ThreadPoolExecutor(min(len(spans), REMOTE.concurrency), "virtualchunks-prefetch") as pool:
+        with (
+            letting_others(),
+            ThreadPoolExecutor(min(len(spans), REMOTE.concurrency), "virtualchunks-prefetch") as pool,
+        ):
             return list(pool.map(self._get, *zip(*spans, strict=True)))
 
     def _fetch(self, start: int, stop: int) -> None:

@@ -36,9 +36,9 @@ def run_over[Result](
     items
         URLs or paths.
     parallel
-        ``False`` for one after the other, ``True`` for one thread per processor, a number of threads, an executor
-        (which is left running), a class of executors, ``"processes"``, ``"dask"`` or ``"lithops"``. ``None`` or
-        ``"auto"``: as :func:`chosen` says.
+        ``False`` for one after the other; ``True`` for one thread per processor, or a number of threads, for what lies
+        behind a network, while this thread opens what is local; an executor (which is left running), or a class of
+        executors; ``"processes"``, ``"dask"`` or ``"lithops"``. ``None`` or ``"auto"``: as :func:`chosen` says.
     describe
         What the progress bar calls the work.
     then
@@ -55,15 +55,17 @@ def run_over[Result](
             calls = [partial(_finished, partial(function, item), then) for item in items]
             return [_named(describe, item, call, advance) for item, call in zip(items, calls, strict=True)]
         with _executor(parallel) as executor:
-            futures = [executor.submit(function, item) for item in items]
+            futures = [None if _is_opened_here(item, parallel) else executor.submit(function, item) for item in items]
+            calls = [
+                partial(_finished, partial(function, item) if future is None else future.result, then)
+                for item, future in zip(items, futures, strict=True)
+            ]
             try:
-                return [
-                    _named(describe, item, partial(_finished, future.result, then), advance)
-                    for item, future in zip(items, futures, strict=True)
-                ]
+                return [_named(describe, item, call, advance) for item, call in zip(items, calls, strict=True)]
             finally:
                 for future in futures:  # where one failed: those that are done are left alone
-                    future.cancel()
+                    if future is not None:
+                        future.cancel()
 
 
 def chosen(parallel: Parallel, items: Sequence[str]) -> Parallel:
@@ -84,6 +86,11 @@ def chosen(parallel: Parallel, items: Sequence[str]) -> Parallel:
     if remote:
         return min(REMOTE_THREADS, remote)
     return not _threads_take_turns()
+
+
+def _is_opened_here(item: str, parallel: Parallel) -> bool:
+    """Return whether a number of threads is of no use to an item: it is at hand, and threads would take turns at it."""
+    return isinstance(parallel, int) and item.startswith("file:") and _threads_take_turns()
 
 
 def is_serial(parallel: Parallel) -> bool:

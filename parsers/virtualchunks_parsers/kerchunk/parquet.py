@@ -31,6 +31,7 @@ from virtualchunks.reading.decode import placed
 from virtualchunks.reading.listing import child_url, look_up, read_whole
 from virtualchunks.reading.ranges import REMOTE
 from virtualchunks.reading.stamps import compare
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import Stamp
 from virtualchunks_parsers.kerchunk.columns import InlineBudget, from_codes
@@ -191,7 +192,10 @@ class ArrayPartitions:
                     "a time, or write the references again with a larger record_size"
                 )
             check_grid(sum(sizes), sum(sizes))
-            with ThreadPoolExecutor(min(len(numbers), REMOTE.concurrency) or 1, "virtualchunks-parquet") as pool:
+            with (
+                letting_others(),
+                ThreadPoolExecutor(min(len(numbers), REMOTE.concurrency) or 1, "virtualchunks-parquet") as pool,
+            ):
                 partitions = list(pool.map(self._partition, numbers, sizes))
             self.references.require_unchanged(self.path, partitions)
             self._require_rows(numbers, partitions, sizes)

@@ -14,6 +14,7 @@ from virtualchunks.errors import LimitExceededError, UnsupportedFeatureError
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.listing import child_url, list_objects, look_up, read_whole
 from virtualchunks.reading.ranges import REMOTE
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks.sources import SourceTable, Stamp
 from virtualchunks_parsers.zarr.manifests import Chunks
@@ -88,7 +89,7 @@ class Folder:
         total = sum(self.stamps[row].size or 0 for row in there.values())
         if total > MOST_METADATA:
             raise LimitExceededError(f"{total:,} bytes of metadata; the most is {MOST_METADATA:,}", url=self.url)
-        with ThreadPoolExecutor(REMOTE.concurrency, "virtualchunks-metadata") as pool:
+        with letting_others(), ThreadPoolExecutor(REMOTE.concurrency, "virtualchunks-metadata") as pool:
             return dict(zip(there, pool.map(self._read, there.values()), strict=True))
 
     def _read(self, row: int) -> bytes:

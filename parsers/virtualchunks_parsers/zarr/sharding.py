@@ -23,6 +23,7 @@ from virtualchunks.manifest import ChunkManifest
 from virtualchunks.metadata import ArrayMetadata
 from virtualchunks.reading.fetch import fetch
 from virtualchunks.reading.ranges import REMOTE
+from virtualchunks.reading.turns import letting_others
 from virtualchunks.records import Records
 from virtualchunks.registry import ObjectStoreRegistry
 from virtualchunks_parsers.zarr.manifests import check_grid, missing_records
@@ -114,7 +115,7 @@ class Shards:
         if not places:
             return ChunkManifest.missing(self.metadata.grid.grid_shape)
         found = shards.records[tuple(np.transpose(places))] if self.shards else shards.records.reshape(1)
-        with ThreadPoolExecutor(REMOTE.concurrency, "virtualchunks-shards") as pool:
+        with letting_others(), ThreadPoolExecutor(REMOTE.concurrency, "virtualchunks-shards") as pool:
             indices = list(pool.map(lambda record: self._index(record, shards, registry), found))
         wide = any(int(index["length"].max()) >= 2**32 for index in indices)
         return ChunkManifest.from_records(self._spread(places, indices, wide), shards.sources)

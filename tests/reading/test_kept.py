@@ -130,3 +130,31 @@ def test_turns() -> None:
     assert not lock.locked()
     with taking_turns(None), letting_others():
         pass
+
+
+class Waiting:
+    """A store in memory that says, at each request, whether a turn is held meanwhile."""
+
+    def __init__(self, lock: Any) -> None:
+        self.store, self.lock = MemoryStore(), lock
+        self.held: list[bool] = []
+
+    def get(self, path: str, *, options: Any = None) -> Any:
+        self.held.append(self.lock.locked())
+        return self.store.get(path, options=options)
+
+
+def test_nobody_keeps_a_turn_while_batches_are_fetched() -> None:
+    lock: Any = Lock()
+    store = Waiting(lock)
+    store.store.put("a", os.urandom(4 * FIRST))
+    registry = vc.ObjectStoreRegistry({"memory://": store})
+    far = [(number * FIRST + 5, 100) for number in range(1, 4)]
+    with taking_turns(lock):
+        with ObjectReader(registry, "memory:///a") as reader:
+            reader.prefetch(far)
+            reader.fetch([(at + 9 * BLOCK, length) for at, length in far])
+        fetch(registry, "memory:///a", far)
+        assert lock.locked()
+    assert len(store.held) > 6
+    assert not any(store.held)

@@ -11,12 +11,11 @@ import pytest
 import xarray as xr
 
 import virtualchunks as vc
-from virtualchunks.diagnosis import coordinates
-from virtualchunks.diagnosis.coordinates import read_coordinates
 from virtualchunks.diagnosis.facts import coordinate_facts
 from virtualchunks.diagnosis.trial import AS_IT_IS, CANNOT, HETEROGENEOUS, RECTILINEAR
 from virtualchunks.errors import CombineError, DecodeError, SourceUnavailableError
 from virtualchunks.reading import together
+from virtualchunks.reading.together import read_together
 
 
 def day_file(folder: Path, name: str, start: str, days: int = 10, *, variable: str = "t", **encoding) -> Path:
@@ -204,21 +203,14 @@ def test_coordinates_are_read_in_one_request_as_h5py_reads_them(tmp_path, monkey
     store = vc.open_store(path)
     arrays = dict(store.group.arrays)
     asked = []
-    for place in (coordinates, together):
-        fetched = place.fetch
-        monkeypatch.setattr(place, "fetch", lambda *args, fetched=fetched: asked.append(args[2]) or fetched(*args))
-    found = read_coordinates(arrays, store.registry)
+    fetched = together.fetch
+    monkeypatch.setattr(together, "fetch", lambda *args: asked.append(args[2]) or fetched(*args))
+    found = read_together(arrays, store.registry)
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert found[name].dtype == arrays[name].dtype
         np.testing.assert_array_equal(found[name], values.astype(found[name].dtype), name)
-    asked.clear()
-    read_coordinates({name: arrays[name] for name in ("plain", "big", "padded")}, store.registry)
-    assert [len(spans) for spans in asked] == [1]
-    asked.clear()
-    monkeypatch.setattr(coordinates, "CLOSE", 1)
-    read_coordinates({name: arrays[name] for name in ("plain", "big", "padded")}, store.registry)
-    assert [len(spans) for spans in asked] == [3]
+    assert len(asked) == 1
 
 
 def test_a_coordinate_that_does_not_decode_is_named(tmp_path):
@@ -231,7 +223,7 @@ def test_a_coordinate_that_does_not_decode_is_named(tmp_path):
     path.write_bytes(data)
     store = vc.open_store(path)
     with pytest.raises(DecodeError) as caught:
-        read_coordinates(dict(store.group.arrays), store.registry)
+        read_together(dict(store.group.arrays), store.registry)
     assert (caught.value.variable, caught.value.url) == ("x", path.as_uri())
 
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from xarray.coding.times import decode_cf_datetime
 
 from virtualchunks.array import ManifestArray
-from virtualchunks.diagnosis.coordinates import read_coordinates
 from virtualchunks.grid import Axis
 from virtualchunks.group import ManifestGroup
 from virtualchunks.metadata import PACKING
+from virtualchunks.reading.together import read_together
 from virtualchunks.xarray.dataset import dimension_names
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def facts_of(url: str, group: ManifestGroup, registry: ObjectStoreRegistry) -> F
         dim: size for name, array in group.arrays.items() for dim, size in zip(names[name], array.shape, strict=True)
     }
     coordinates = {name: array for name, array in group.arrays.items() if names[name] == (name,)}
-    values = read_coordinates(coordinates, registry)
+    values = read_together(coordinates, registry)
     return FileFacts(
         url,
         {name: variable_facts(names[name], array) for name, array in group.arrays.items() if name not in coordinates},

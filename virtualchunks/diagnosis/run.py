@@ -17,6 +17,7 @@ from virtualchunks.diagnosis.report import Diagnosis, DimensionReport, Found, Va
 from virtualchunks.diagnosis.trial import Verdict, judge
 from virtualchunks.errors import VirtualChunksError
 from virtualchunks.group import subgroup
+from virtualchunks.reading.beginnings import kept_beginnings
 from virtualchunks.xarray.executors import Parallel, run_over
 from virtualchunks.xarray.many import Nested, expand, flatten
 from virtualchunks.xarray.opening import granting, open_store, open_virtual_dataset, registry_of
@@ -95,8 +96,9 @@ def look_at(url: str, *, registry: Any, parser: Any, group: str | None) -> FileF
     """Return the facts of one file; why it cannot be opened, where it cannot."""
     granted = granting(registry, url)
     try:
-        store = open_store(url, granted, parser)
-        return facts_of(url, subgroup(store.group, group, url), registry_of(store, granted))
+        with kept_beginnings():  # what parsing read gives the coordinates
+            store = open_store(url, granted, parser)
+            return facts_of(url, subgroup(store.group, group, url), registry_of(store, granted))
     except VirtualChunksError as error:
         return FileFacts(url, error=f"{type(error).__name__}: {error.message}")
 

@@ -346,13 +346,12 @@ class ChunkManifest(Mapping[str, ChunkEntry]):
         Slices share the table of the array they were cut from; this lets go of it.
         """
         used = self.used_rows()
+        if len(used) == len(self._sources) == 1:
+            return self
         table = self._sources.take(used)
         first: dict[tuple[Any, ...], int] = {}
-        merged = np.fromiter(
-            (first.setdefault(_row_identity(table, row), row) for row in range(len(table))),
-            dtype=np.int64,
-            count=len(table),
-        )
+        rows = (first.setdefault(_row_identity(table, row), row) for row in range(len(table)))
+        merged = np.fromiter(rows, dtype=np.int64, count=len(table))
         kept, merged = np.unique(merged, return_inverse=True)
         if len(kept) == len(self._sources):
             return self

@@ -6,6 +6,7 @@ The one place outside zarr itself where codecs are run. zarr is imported when a 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from virtualchunks.metadata import dtype_to_json
 
 #: Compressors that give up Python's lock while they work.
 _UNLOCKED = frozenset({"gzip", "zlib", "zstd", "blosc", "bz2", "lzma", "lz4"})
+#: Held while codecs are looked up: zarr and its registry are imported then, which threads must not do side by side.
+_BUILDING = threading.RLock()
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 
 
@@ -125,7 +128,8 @@ def leaves_threads_running(encoding: ChunkEncoding) -> bool:
 
 @lru_cache(maxsize=256)
 def _chain(encoding: ChunkEncoding, shape: tuple[int, ...]) -> _Chain:
-    return _Chain(encoding, shape)
+    with _BUILDING:
+        return _Chain(encoding, shape)
 
 
 class _Chain:

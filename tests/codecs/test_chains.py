@@ -1,7 +1,9 @@
-"""Codecs are looked up, and zarr imported for it, by one thread at a time."""
+"""Codecs are looked up by one thread at a time, and when zarr is there to its last module."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,3 +42,25 @@ def test_one_thread_at_a_time_looks_codecs_up(monkeypatch: pytest.MonkeyPatch) -
 def _round_trip(values: Any, encoding: ChunkEncoding) -> Any:
     data = pipeline.encode_block(values.astype(encoding.dtype), encoding)
     return decode_block(data, encoding, values.shape)
+
+
+WHILE_ZARR_IS_IMPORTED = """
+import sys, threading
+from virtualchunks.codecs.pipeline import decode_block
+from virtualchunks.encoding import ChunkEncoding
+found = []
+def read():
+    while "zarr.core.array_spec" not in sys.modules:
+        pass
+    found.append(decode_block(bytes(16), ChunkEncoding.plain("<f4"), (4,)).tolist())
+thread = threading.Thread(target=read)
+thread.start()
+import zarr
+thread.join()
+print(found)
+"""
+
+
+def test_codecs_are_there_while_another_thread_imports_zarr() -> None:
+    done = subprocess.run([sys.executable, "-c", WHILE_ZARR_IS_IMPORTED], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[[0.0, 0.0, 0.0, 0.0]]", done.stderr

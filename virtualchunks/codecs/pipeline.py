@@ -21,7 +21,7 @@ from virtualchunks.metadata import dtype_to_json
 
 #: Compressors that give up Python's lock while they work.
 _UNLOCKED = frozenset({"gzip", "zlib", "zstd", "blosc", "bz2", "lzma", "lz4"})
-#: Held while codecs are looked up: zarr and its registry are imported then, which threads must not do side by side.
+#: Held while codecs are looked up: the registry of zarr imports them then, which threads must not do side by side.
 _BUILDING = threading.RLock()
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 
@@ -136,6 +136,7 @@ class _Chain:
     """Codecs of one encoding, made ready for blocks of one shape."""
 
     def __init__(self, encoding: ChunkEncoding, shape: tuple[int, ...]) -> None:
+        import zarr  # noqa: F401 - waits for a thread that is importing zarr, and has not registered codecs yet
         from zarr.core.array_spec import ArrayConfig, ArraySpec
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.dtype import get_data_type_from_json

@@ -28,8 +28,9 @@ from virtualchunks.sources import Stamp
 
 #: Local ranges up to this length are read on the event loop itself: handing them to a thread takes longer.
 SHORT = 1 << 20
-#: Bytes that one object's requests hold at the same time, where each is used as it comes.
-IN_FLIGHT = 128 << 20
+#: Bytes that one object's requests hold at the same time, where each is used as it comes: a tenth of them all, within
+#: these limits.
+IN_FLIGHT = (64 << 20, 128 << 20)
 Ranges = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
 
 
@@ -390,7 +391,9 @@ def _each_remote(
 
     requests = list(zip(range(len(todo)), todo.starts.tolist(), todo.stops.tolist(), strict=True))
     longest = max((stop - start for _, start, stop in requests), default=0)
-    threads = max(1, min(limits.concurrency, len(requests), IN_FLIGHT // max(1, longest)))
+    least, most = IN_FLIGHT
+    room = min(most, max(least, todo.nbytes // 10))
+    threads = max(1, min(limits.concurrency, len(requests), room // max(1, longest)))
     if threads == 1:
         _same_version([one(*request) for request in requests], location)
         return

@@ -62,7 +62,7 @@ class TestIcechunk(MutantTests):
         return zarr_values(repo.readonly_session("main").store)
 
     def _check_damaged(self, path: Path, expected: Mapping[str, npt.NDArray[Any]], label: str) -> None:
-        """Values are what icechunk reads, or intact: it may not find a chunk in a damaged list that it iterates over."""
+        """Values are what icechunk reads, or intact: it may not find a chunk in a damaged list that it can iterate."""
         try:
             super()._check_damaged(path, expected, label)
         except AssertionError:

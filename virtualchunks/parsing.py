@@ -303,7 +303,7 @@ def _recognises(kind: Any, head: bytes) -> bool:
     """Return whether a parser takes a file for its own; one that cannot say does not."""
     try:
         return callable(getattr(kind, "recognises", None)) and bool(kind.recognises(head))
-    except Exception as error:  # noqa: BLE001 - it is somebody else's code, and must not stop other files from opening
+    except Exception as error:  # noqa: BLE001 - boundary to other distributions: they must not stop files from opening
         text = f"the parser {kind.__name__} of {kind.__module__} cannot say whether a file is its own: {error!r}"
         warnings.warn(text, UserWarning, stacklevel=2)
         return False

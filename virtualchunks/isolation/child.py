@@ -106,5 +106,5 @@ def _answer(function: Callable[..., bytes], arguments: tuple[Any, ...]) -> bytes
         return ANSWERED + function(*arguments)
     except MemoryError:
         return OUT_OF_MEMORY
-    except BaseException as error:  # noqa: BLE001 - native code raises what is no Exception; the parent is told of all
+    except BaseException as error:  # noqa: BLE001 - boundary between processes: the parent is told of all
         return RAISED + f"{type(error).__name__}: {error}".encode("utf-8", "replace")

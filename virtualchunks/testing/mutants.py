@@ -234,7 +234,7 @@ class MutantTests:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return dict(self.reference(path))
-        except Exception:  # noqa: BLE001 - a reference reader may refuse damage in any way it likes
+        except Exception:  # noqa: BLE001 - boundary to reference readers: they refuse damage in any way
             return None
 
     def _check_damaged(self, path: Path, expected: Values, label: str) -> None:

@@ -349,7 +349,7 @@ def _called(call: bytes, known: dict[bytes, Any]) -> tuple[bool, Any]:
         )
     try:
         return True, known[pickled](*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - boundary between processes: whatever it is, it is raised in the other
+    except Exception as error:  # noqa: BLE001 - boundary between processes: it is raised in the other
         if not isinstance(error, VirtualChunksError):
             error.add_note("in another process:\n" + "".join(traceback.format_tb(error.__traceback__)))
         return False, error
